@@ -1,0 +1,3 @@
+//! Load generator for WebSocket servers.
+
+fn main() {}

@@ -1,0 +1,5 @@
+//! stentor: a WebSocket server.
+
+pub mod protocol;
+pub mod ring;
+pub mod topic;

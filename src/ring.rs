@@ -1,0 +1,1 @@
+//! The preallocated ring buffer and its pool.

@@ -1,0 +1,1 @@
+//! Topics: names to subscribers. Holds connection ids, never connections.
