@@ -10,8 +10,8 @@ use std::fmt;
 ///
 /// Every variant ends the connection: the status is sent, then the connection closes. Nothing that
 /// follows the offending bytes is read (RFC 9112 §9.6, RFC 6455 §4.2.1).
-/// [`write_refusal`](crate::protocol::handshake::write_refusal) writes the answer; its body is the
-/// [`Display`](fmt::Display) text.
+/// [`write_refusal`](crate::protocol::handshake::write_refusal) writes the answer, with the
+/// [`Display`](fmt::Display) text in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HandshakeError {

@@ -11,7 +11,7 @@ mod request;
 mod response;
 pub(in crate::protocol) mod scan;
 #[cfg(test)]
-mod tests;
+pub(in crate::protocol) mod tests;
 
 use std::borrow::Cow;
 
