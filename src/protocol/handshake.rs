@@ -116,14 +116,18 @@ fn judge_subprotocols(request: &Request<'_>) -> Result<(), HandshakeError> {
     // §4.1: "The elements that comprise this value MUST be non-empty strings with characters in the
     // range U+0021 to U+007E not including separator characters as defined in [RFC2616] and MUST
     // all be unique strings."
-    let mut offered: Vec<_> = request.tokens("sec-websocket-protocol").collect();
-    offered.sort_unstable(); // Not quadratic in what the peer sends.
-    let valid = offered.iter().all(|offer| is_token(offer));
-    let unique = offered.windows(2).all(|pair| pair[0] != pair[1]);
-    if offered.is_empty() || !valid || !unique {
+    let offered: Vec<_> = request.tokens("sec-websocket-protocol").collect();
+    if offered.is_empty() || !are_distinct_tokens(offered) {
         return Err(HandshakeError::BadSubprotocols);
     }
     Ok(())
+}
+
+/// Sorts before it compares: not quadratic in what the peer sends.
+fn are_distinct_tokens(mut elements: Vec<&[u8]>) -> bool {
+    elements.sort_unstable();
+    let valid = elements.iter().all(|element| is_token(element));
+    valid && elements.windows(2).all(|pair| pair[0] != pair[1])
 }
 
 fn judge_extensions(request: &Request<'_>) -> Result<(), HandshakeError> {
@@ -490,7 +494,7 @@ impl ClientHandshake {
         if !target.starts_with('/') || !target.bytes().all(is_target_byte) {
             return Err(UsageError::InvalidTarget);
         }
-        if !subprotocols.iter().all(|offer| is_token(offer.as_bytes())) {
+        if !are_distinct_tokens(subprotocols.iter().map(|offer| offer.as_bytes()).collect()) {
             return Err(UsageError::InvalidOffer);
         }
         self.extensions = check_client_headers(headers)?;
@@ -696,3 +700,586 @@ const KEY_ENGINE: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::http::RequestReader;
+    use crate::protocol::http::tests::{answer, outcome};
+
+    const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    const VERSION: &str = "Sec-WebSocket-Version: 13\r\n";
+    const UPGRADE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\n";
+
+    fn get(lines: &[&str]) -> String {
+        format!("GET /chat HTTP/1.1\r\nHost: a\r\n{}\r\n", lines.concat())
+    }
+
+    /// A valid handshake with further lines.
+    fn upgrade(lines: &str) -> String {
+        get(&[UPGRADE, KEY, VERSION, lines])
+    }
+
+    /// What [`judge`] says, however the request is cut.
+    fn verdict(input: impl AsRef<[u8]>) -> Result<Kind, HandshakeError> {
+        let outcome = outcome(input);
+        assert_eq!((outcome.requests.len(), outcome.error), (1, None));
+        outcome.requests[0].verdict
+    }
+
+    fn refused(input: impl AsRef<[u8]>) -> HandshakeError {
+        verdict(input).expect_err("this handshake is wrong")
+    }
+
+    fn with_request<T>(input: &str, use_it: impl FnOnce(&Request<'_>) -> T) -> T {
+        let mut reader = RequestReader::default();
+        let received = reader.receive(input.as_bytes(), &HttpLimits::default(), &mut Vec::new());
+        use_it(&received.expect("valid").1.expect("complete"))
+    }
+
+    fn accepted(input: &str, acceptance: &Acceptance) -> Result<String, UsageError> {
+        let mut output = Vec::new();
+        with_request(input, |request| {
+            write_acceptance(request, acceptance, &mut output)
+        })?;
+        Ok(String::from_utf8(output).expect("text"))
+    }
+
+    fn refusal(error: HandshakeError) -> String {
+        let mut output = Vec::new();
+        write_refusal(&error, Some("Sun, 06 Nov 1994 08:49:37 GMT"), &mut output);
+        String::from_utf8(output).expect("text")
+    }
+
+    #[test]
+    fn cat_001_cat_002_valid_handshake_in_any_pieces() {
+        assert_eq!(verdict(upgrade("")), Ok(Kind::Upgrade));
+    }
+
+    #[test]
+    fn plain_requests_are_plain() {
+        for lines in [
+            "",
+            "Upgrade: h2c\r\nConnection: Upgrade\r\n",
+            "Connection: Upgrade\r\n",
+        ] {
+            assert_eq!(verdict(get(&[lines])), Ok(Kind::Plain), "{lines:?}");
+        }
+        let post = "POST / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nContent-Length: 1\r\n\r\nx";
+        assert_eq!(
+            verdict(post),
+            Ok(Kind::Plain),
+            "clients offer h2c along with a POST"
+        );
+    }
+
+    #[test]
+    fn cat_013_non_ascii_value_beside_a_handshake() {
+        assert_eq!(verdict(upgrade("X: \u{ff}\u{80}\r\n")), Ok(Kind::Upgrade));
+        assert_eq!(
+            refused(upgrade("Sec-WebSocket-Protocol: \u{e9}\r\n")).status(),
+            400
+        );
+        assert_eq!(
+            refused(upgrade("Sec-WebSocket-Extensions: \u{e9}\r\n")).status(),
+            400
+        );
+    }
+
+    #[test]
+    fn cat_023_http_10_is_not_upgraded() {
+        let input = upgrade("").replace("HTTP/1.1", "HTTP/1.0");
+        assert_eq!(refused(input), HandshakeError::UpgradeNeedsHttp11);
+    }
+
+    #[test]
+    fn cat_026_absolute_form_is_upgraded() {
+        let outcome = outcome(upgrade("").replace("/chat", "ws://b:1/chat"));
+        assert_eq!(outcome.requests[0].verdict, Ok(Kind::Upgrade));
+        assert_eq!(outcome.requests[0].host, "b:1");
+    }
+
+    #[test]
+    fn cat_028_names_in_any_case() {
+        let lower = get(&[
+            "upgrade: websocket\r\nconnection: upgrade\r\n",
+            "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n",
+        ]);
+        let upper = get(&[
+            "UPGRADE: WEBSOCKET\r\nCONNECTION: UPGRADE\r\n",
+            "SEC-WEBSOCKET-KEY: dGhlIHNhbXBsZSBub25jZQ==\r\nSEC-WEBSOCKET-VERSION: 13\r\n",
+        ]);
+        for input in [lower.replace("Host", "host"), upper.replace("Host", "HOST")] {
+            assert_eq!(verdict(input), Ok(Kind::Upgrade));
+        }
+    }
+
+    #[test]
+    fn cat_029_connection_is_a_list() {
+        for connection in [
+            "Connection: keep-alive, Upgrade\r\n",
+            "Connection: keep-alive\r\nConnection: upgrade\r\n",
+            "Connection: ,\t,upgrade ,\r\n",
+        ] {
+            let input = get(&["Upgrade: websocket\r\n", connection, KEY, VERSION]);
+            assert_eq!(verdict(input), Ok(Kind::Upgrade), "{connection:?}");
+        }
+    }
+
+    #[test]
+    fn cat_030_upgrade_is_a_list() {
+        for lines in [
+            "Upgrade: h2c, WebSocket\r\n",
+            "Upgrade: h2c\r\nUpgrade: websocket\r\n",
+        ] {
+            let input = get(&[lines, "Connection: Upgrade\r\n", KEY, VERSION]);
+            assert_eq!(verdict(input), Ok(Kind::Upgrade), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn cat_031_connection_or_upgrade_missing() {
+        for connection in ["", "Connection: keep-alive\r\n", "Connection: xupgrade\r\n"] {
+            let input = get(&["Upgrade: websocket\r\n", connection, KEY, VERSION]);
+            assert_eq!(refused(input), HandshakeError::MissingConnectionUpgrade);
+        }
+        for lines in ["", "Upgrade: h2c\r\n", "Upgrade: websocket2\r\n"] {
+            let input = get(&[lines, "Connection: Upgrade\r\n", KEY, VERSION]);
+            assert_eq!(refused(input), HandshakeError::MissingUpgrade);
+        }
+        assert_eq!(HandshakeError::MissingConnectionUpgrade.status(), 426);
+    }
+
+    #[test]
+    fn cat_032_keys() {
+        for (key, valid) in [
+            ("dGhlIHNhbXBsZSBub25jZQ==", true),
+            ("AAAAAAAAAAAAAAAAAAAAAA==", true),
+            ("AAAAAAAAAAAAAAAAAAAAAB==", true), // The pad bits are not canonical.
+            ("dGhlIHNhbXBsZSBub25j", false),    // 15 bytes.
+            ("dGhlIHNhbXBsZSBub25jZWU=", false), // 17 bytes.
+            ("dGhlIHNhbXBsZSBub25jZWVl", false), // 18 bytes.
+            ("dGhlIHNhbXBsZSBub25jZQ", false),
+            ("dGhlIHNhbXBsZSBub25jZ===", false),
+            ("dGhlIHNhbXBsZSBub25j-_==", false),
+            ("dGhlIHNhbXBsZSBub25 ZQ==", false),
+            ("dGhlIHNhbXBsZSBub25\u{e9}Q==", false),
+            ("========================", false),
+            ("", false),
+        ] {
+            let line = format!("Sec-WebSocket-Key: {key}\r\n");
+            let expected = if valid {
+                Ok(Kind::Upgrade)
+            } else {
+                Err(HandshakeError::BadKey)
+            };
+            assert_eq!(
+                verdict(get(&[UPGRADE, &line, VERSION])),
+                expected,
+                "{key:?}"
+            );
+        }
+        assert_eq!(
+            refused(get(&[UPGRADE, VERSION])),
+            HandshakeError::BadKey,
+            "missing"
+        );
+    }
+
+    #[test]
+    fn cat_033_two_keys() {
+        assert_eq!(refused(upgrade(KEY)), HandshakeError::BadKey);
+    }
+
+    #[test]
+    fn cat_034_versions() {
+        for version in ["7", "8", "14", "13, 8", "013", "", "13;", "-13"] {
+            let line = format!("Sec-WebSocket-Version: {version}\r\n");
+            let error = refused(get(&[UPGRADE, KEY, &line]));
+            assert_eq!(
+                error,
+                HandshakeError::UnsupportedWebSocketVersion,
+                "{version:?}"
+            );
+        }
+        let error = refused(get(&[UPGRADE, KEY]));
+        assert_eq!(
+            error,
+            HandshakeError::UnsupportedWebSocketVersion,
+            "missing"
+        );
+        assert_eq!(
+            refused(upgrade(VERSION)),
+            HandshakeError::DuplicateWebSocketVersion
+        );
+        assert_eq!(
+            refusal(error),
+            "HTTP/1.1 426 Upgrade Required\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
+             Content-Type: text/plain; charset=utf-8\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nConnection: close, Upgrade\r\nContent-Length: 42\r\n\r\n\
+             Only WebSocket version 13 is spoken here.\n"
+        );
+    }
+
+    #[test]
+    fn cat_035_upgrade_with_another_method() {
+        for method in ["POST", "HEAD", "OPTIONS"] {
+            let input = upgrade("").replacen("GET", method, 1);
+            assert_eq!(refused(input), HandshakeError::MethodNotAllowed);
+        }
+        assert_eq!(
+            refusal(HandshakeError::MethodNotAllowed),
+            "HTTP/1.1 405 Method Not Allowed\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
+             Allow: GET\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn cat_036_cat_037_upgrade_with_a_body() {
+        for lines in ["Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n"] {
+            let outcome = outcome(upgrade(lines) + "GET /admin HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert_eq!(outcome.error, Some(HandshakeError::UpgradeWithBody));
+            assert!(
+                outcome.requests.is_empty(),
+                "the body is not read as a request"
+            );
+            let hidden = get(&[KEY, lines]) + "hello";
+            assert_eq!(answer(hidden), 400, "also where a proxy dropped Upgrade");
+        }
+        assert_eq!(verdict(upgrade("Content-Length: 0\r\n")), Ok(Kind::Upgrade));
+    }
+
+    #[test]
+    fn cat_040_early_frame() {
+        let input = upgrade("") + "\u{1}\u{0}";
+        let mut reader = RequestReader::default();
+        let received = reader.receive(input.as_bytes(), &HttpLimits::default(), &mut Vec::new());
+        let (consumed, request) = received.expect("valid");
+        assert_eq!(
+            request.map(|request| judge(&request)),
+            Some(Ok(Kind::Upgrade))
+        );
+        let rest = &input.as_bytes()[consumed..];
+        assert_eq!(refuse_early_bytes(rest), Err(HandshakeError::EarlyBytes));
+        assert_eq!(HandshakeError::EarlyBytes.status(), 400);
+        assert_eq!(refuse_early_bytes(b""), Ok(()));
+    }
+
+    #[test]
+    fn cat_041_refusal_closes() {
+        let input = upgrade("").replace("13", "7") + "GET /admin HTTP/1.1\r\nHost: a\r\n\r\n";
+        assert_eq!(refused(input).status(), 426);
+        for error in [HandshakeError::BadKey, HandshakeError::MissingUpgrade] {
+            assert!(refusal(error).contains("\r\nConnection: close"), "{error}");
+        }
+    }
+
+    #[test]
+    fn subprotocols_are_distinct_tokens() {
+        for (value, valid) in [
+            ("chat", true),
+            ("chat, superchat", true),
+            ("chat,, CHAT ,", true),
+            ("a, b, a", false),
+            ("a b", false),
+            ("a/b", false),
+            ("\"a\"", false),
+            ("", false),
+            (",", false),
+        ] {
+            let result = verdict(upgrade(&format!("Sec-WebSocket-Protocol: {value}\r\n")));
+            let expected = if valid {
+                Ok(Kind::Upgrade)
+            } else {
+                Err(HandshakeError::BadSubprotocols)
+            };
+            assert_eq!(result, expected, "{value:?}");
+        }
+        let twice = "Sec-WebSocket-Protocol: a\r\nSec-WebSocket-Protocol: a\r\n";
+        assert_eq!(refused(upgrade(twice)), HandshakeError::BadSubprotocols);
+    }
+
+    #[test]
+    fn server_chooses_the_clients_first_supported_subprotocol() {
+        let lines = "Sec-WebSocket-Protocol: a, b\r\nSec-WebSocket-Protocol: c\r\n";
+        with_request(&upgrade(lines), |request| {
+            assert_eq!(request.subprotocols().collect::<Vec<_>>(), ["a", "b", "c"]);
+            assert_eq!(request.choose_subprotocol(&["c", "b"]), Some("b"));
+            assert_eq!(request.choose_subprotocol(&["B"]), None);
+            assert_eq!(request.choose_subprotocol(&[]), None);
+        });
+    }
+
+    #[test]
+    fn extensions_follow_their_grammar() {
+        for (value, valid) in [
+            ("permessage-deflate", true),
+            ("permessage-deflate; client_max_window_bits", true),
+            ("a; b=1; c=\"10\" , d", true),
+            ("a;b=\"\\1\\0\"", true),
+            (", a,,", true),
+            ("unknown; x = y", true),
+            ("", false),
+            (",", false),
+            ("a;", false),
+            ("a; =1", false),
+            ("a; b=", false),
+            ("a; b=\"", false),
+            ("a; b=\"1", false),
+            ("a; b=\"\"", false),
+            ("a; b=\"1\\\"", false),
+            ("a; b=\"1, 2\"", false), // Unescaped, it is no token.
+            ("a; b=\"1\"2", false),
+            ("a b", false),
+            ("a=b", false),
+            ("; a", false),
+            ("a; b c", false),
+            ("(a)", false),
+        ] {
+            let result = verdict(upgrade(&format!("Sec-WebSocket-Extensions: {value}\r\n")));
+            let expected = if valid {
+                Ok(Kind::Upgrade)
+            } else {
+                Err(HandshakeError::BadExtensions)
+            };
+            assert_eq!(result, expected, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn extension_offers_keep_their_order_and_values() {
+        let lines = "Sec-WebSocket-Extensions: a ; b ;c = \"1\\0\", d\r\n\
+                     Sec-WebSocket-Extensions: e;f=g\r\n";
+        with_request(&upgrade(lines), |request| {
+            let offers: Vec<_> = extension_offers(request)
+                .map(|o| o.expect("valid"))
+                .collect();
+            let names: Vec<_> = offers.iter().map(ExtensionOffer::name).collect();
+            assert_eq!(names, ["a", "d", "e"]);
+            let parameters: Vec<_> = offers[0].parameters().collect();
+            assert_eq!(parameters, [("b", None), ("c", Some("10".into()))]);
+            assert_eq!(offers[1].parameters().count(), 0);
+            assert_eq!(offers[2].parameters().next(), Some(("f", Some("g".into()))));
+        });
+    }
+
+    #[test]
+    fn hostile_offers_are_judged() {
+        for filler in [",", ";", "\"", "a,", "a;", "\\", " ", "a;b=\""] {
+            for name in ["Protocol", "Extensions", "Key", "Version"] {
+                let value = filler.repeat(15_000 / filler.len());
+                let input = upgrade(&format!("Sec-WebSocket-{name}: {value}\r\n"));
+                assert!(with_request(&input, judge).is_err() || filler == "a,");
+            }
+        }
+    }
+
+    #[test]
+    fn acceptance_is_the_shortest_valid_101() {
+        assert_eq!(
+            accepted(&upgrade(""), &Acceptance::new()).expect("valid"),
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn acceptance_carries_subprotocol_and_headers() {
+        let acceptance = Acceptance::new()
+            .subprotocol("b")
+            .header("Set-Cookie", "a=b");
+        let acceptance = acceptance
+            .and_then(|a| a.header("Set-Cookie", b"c=\xff"))
+            .expect("valid");
+        let input = upgrade("Sec-WebSocket-Protocol: a, b\r\n");
+        let mut output = Vec::new();
+        with_request(&input, |request| {
+            write_acceptance(request, &acceptance, &mut output)
+        })
+        .expect("offered");
+        let end = b"Sec-WebSocket-Protocol: b\r\nSet-Cookie: a=b\r\nSet-Cookie: c=\xff\r\n\r\n";
+        assert!(output.ends_with(end));
+    }
+
+    #[test]
+    fn acceptance_must_match_the_offer() {
+        for subprotocol in ["c", "", "a, b"] {
+            let acceptance = Acceptance::new().subprotocol(subprotocol);
+            let result = accepted(&upgrade("Sec-WebSocket-Protocol: a, b\r\n"), &acceptance);
+            assert_eq!(
+                result,
+                Err(UsageError::SubprotocolNotOffered),
+                "{subprotocol:?}"
+            );
+        }
+        for input in [get(&[]), get(&[UPGRADE, VERSION])] {
+            let result = accepted(&input, &Acceptance::new());
+            assert_eq!(result, Err(UsageError::NotAnUpgrade));
+        }
+    }
+
+    #[test]
+    fn acceptance_headers_are_checked() {
+        for (name, value, error) in [
+            ("Upgrade", "x", UsageError::ReservedHeader),
+            ("connection", "x", UsageError::ReservedHeader),
+            ("Content-Length", "0", UsageError::ReservedHeader),
+            ("SEC-WEBSOCKET-ACCEPT", "x", UsageError::ReservedHeader),
+            ("Sec-WebSocket-Protocol", "x", UsageError::ReservedHeader),
+            ("Sec-WebSocket-Extensions", "x", UsageError::ReservedHeader),
+            ("X", "a\r\nb", UsageError::InvalidHeaderValue),
+            ("X:", "a", UsageError::InvalidHeaderName),
+        ] {
+            assert_eq!(Acceptance::new().header(name, value), Err(error), "{name}");
+        }
+    }
+
+    /// A client that offers subprotocols `a`, `b` and the extension `x`, and its request.
+    fn client() -> (ClientHandshake, String) {
+        let mut client = ClientHandshake::new(*b"the sample nonce");
+        let mut output = Vec::new();
+        let headers = [
+            ("Origin", "http://o"),
+            ("Sec-WebSocket-Extensions", "x; y=1"),
+        ];
+        let written = client.write_request("h:1", "/c?d", &["a", "b"], &headers, &mut output);
+        assert_eq!(written, Ok(()));
+        (client, String::from_utf8(output).expect("text"))
+    }
+
+    fn client_receives(response: &str) -> Result<Option<HandshakeResponse>, HandshakeError> {
+        let whole = client()
+            .0
+            .receive(response.as_bytes())
+            .map(|(_, response)| response);
+        let (mut client, mut start, mut bytewise) = (client().0, 0, Ok(None));
+        for end in 0..=response.len() {
+            bytewise = client
+                .receive(&response.as_bytes()[start..end])
+                .map(|(consumed, reply)| {
+                    start += consumed;
+                    reply
+                });
+            if !matches!(bytewise, Ok(None)) {
+                break;
+            }
+        }
+        assert_eq!(whole, bytewise, "{response:?}");
+        whole
+    }
+
+    const ACCEPTED: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+        Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
+
+    #[test]
+    fn client_and_server_agree() {
+        let (mut client, request) = client();
+        assert_eq!(
+            request,
+            "GET /c?d HTTP/1.1\r\nHost: h:1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Protocol: a, b\r\nOrigin: http://o\r\n\
+             Sec-WebSocket-Extensions: x; y=1\r\n\r\n"
+        );
+        let acceptance = Acceptance::new().subprotocol("b");
+        let answer = accepted(&request, &acceptance).expect("valid") + "frames";
+        let (consumed, response) = client.receive(answer.as_bytes()).expect("valid");
+        let response = response.expect("complete");
+        assert_eq!(&answer[consumed..], "frames");
+        assert_eq!(
+            (response.status(), response.subprotocol()),
+            (101, Some("b"))
+        );
+        assert_eq!(response.header("upgrade"), Some(&b"websocket"[..]));
+        assert_eq!(response.headers().count(), 4);
+    }
+
+    #[test]
+    fn client_skips_interim_responses() {
+        let interim = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n";
+        let response = client_receives(&format!("{interim}{ACCEPTED}\r\n"));
+        assert_eq!(
+            response.expect("valid").expect("complete").subprotocol(),
+            None
+        );
+    }
+
+    #[test]
+    fn client_refuses_an_answer_that_is_wrong() {
+        use HandshakeError as E;
+        for (response, error) in [
+            (
+                "HTTP/1.1 404 Not Found\r\n\r\n".into(),
+                E::UnexpectedStatus(404),
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi".into(),
+                E::UnexpectedStatus(200),
+            ),
+            ("SSH-2.0\r\n\r\n".into(), E::BadResponse),
+            ("HTTP/1.1 101\n\n".into(), E::BadResponse),
+            ("HTTP/1.1 101 \r\n\r\n".into(), E::MissingUpgrade),
+            (
+                ACCEPTED.replace("websocket", "h2c") + "\r\n",
+                E::MissingUpgrade,
+            ),
+            (
+                ACCEPTED.replace(": Upgrade", ": close") + "\r\n",
+                E::MissingConnectionUpgrade,
+            ),
+            (ACCEPTED.replace("s3p", "S3p") + "\r\n", E::BadAccept),
+            (
+                ACCEPTED.replace("-Accept", "-Reject") + "\r\n",
+                E::BadAccept,
+            ),
+            (
+                format!("{ACCEPTED}Sec-WebSocket-Extensions: z\r\n\r\n"),
+                E::ExtensionNotOffered,
+            ),
+            (
+                format!("{ACCEPTED}Sec-WebSocket-Extensions: x;\r\n\r\n"),
+                E::BadExtensions,
+            ),
+            (
+                format!("{ACCEPTED}Sec-WebSocket-Protocol: c\r\n\r\n"),
+                E::SubprotocolNotOffered,
+            ),
+            (
+                format!("{ACCEPTED}Sec-WebSocket-Protocol: \r\n\r\n"),
+                E::SubprotocolNotOffered,
+            ),
+            (
+                format!("{ACCEPTED}X: {}", "a".repeat(20_000)),
+                E::BadResponse,
+            ),
+        ] {
+            assert_eq!(client_receives(&response), Err(error), "{response:?}");
+        }
+        let valid = format!("{ACCEPTED}Sec-WebSocket-Extensions: x; y=1\r\n\r\n");
+        assert!(client_receives(&valid).is_ok_and(|response| response.is_some()));
+    }
+
+    #[test]
+    fn client_request_cannot_be_malformed() {
+        let refuse = |host, target, subprotocols: &[&str], headers: &[(&str, &str)]| {
+            let (mut client, mut output) = (ClientHandshake::new([0; 16]), Vec::new());
+            let result = client.write_request(host, target, subprotocols, headers, &mut output);
+            assert!(output.is_empty());
+            result.expect_err("malformed")
+        };
+        assert_eq!(refuse("a\r\nb", "/", &[], &[]), UsageError::InvalidHost);
+        assert_eq!(refuse("a", "", &[], &[]), UsageError::InvalidTarget);
+        assert_eq!(refuse("a", "/ b", &[], &[]), UsageError::InvalidTarget);
+        assert_eq!(refuse("a", "/", &["a b"], &[]), UsageError::InvalidOffer);
+        assert_eq!(refuse("a", "/", &["a", "a"], &[]), UsageError::InvalidOffer);
+        let extensions = [("Sec-WebSocket-Extensions", "a;")];
+        assert_eq!(refuse("a", "/", &[], &extensions), UsageError::InvalidOffer);
+        for name in ["Host", "Upgrade", "Sec-WebSocket-Key", "Content-Length"] {
+            assert_eq!(
+                refuse("a", "/", &[], &[(name, "x")]),
+                UsageError::ReservedHeader,
+                "{name}"
+            );
+        }
+    }
+}

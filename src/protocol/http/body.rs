@@ -142,8 +142,9 @@ impl ChunkDecoder {
             (ChunkPhase::SizeEnd, b'\n') => self.begin_chunk(received, limits),
             (ChunkPhase::DataEnd, b'\r') => Ok(ChunkPhase::DataLineFeed),
             (ChunkPhase::DataLineFeed, b'\n') => Ok(ChunkPhase::SizeStart),
-            // A bare LF, a bare CR, a sign, white space, no digit at all, or more data than the
-            // size said. RFC 9112 §7.1.1 gives no licence for white space after the size alone.
+            // A bare LF, a bare CR, a sign, no digit at all, more data than the size said, or white
+            // space after the size: §7.1.1 would have us skip it before an extension, but no client
+            // sends it, and parsers that disagree about it have been played against each other.
             _ => Err(HandshakeError::BadChunk),
         }
     }

@@ -37,8 +37,11 @@ fn read_lines(bytes: &[u8], field_count: usize) -> Result<Request<'_>, Handshake
         &mut many[..]
     };
     let mut head = httparse::Request::new(&mut []);
-    // The scanner is stricter than `httparse`, so neither an error nor `Partial` comes from here.
     let parsed = head.parse_with_uninit_headers(bytes, headers);
+    debug_assert!(
+        parsed.is_ok_and(|status| status.is_complete()),
+        "the scanner is stricter"
+    );
     let (Ok(httparse::Status::Complete(_)), Some(method), Some(target), Some(minor)) =
         (parsed, head.method, head.path, head.version)
     else {

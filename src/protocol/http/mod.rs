@@ -116,7 +116,7 @@ impl RequestReader {
     /// # After the last request
     ///
     /// After a request whose [`keep_alive`](Request::keep_alive) is false all further input is
-    /// consumed and ignored: RFC 9112 §9.6, "The server SHOULD NOT process any further requests
+    /// consumed and ignored: RFC 9112 §9.6, "The server MUST NOT process any further requests
     /// received on that connection." Once an upgrade was accepted, the reader is of no more use.
     ///
     /// # Errors
