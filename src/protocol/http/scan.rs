@@ -16,6 +16,8 @@ pub(in crate::protocol) struct HeadScan {
     mark: u32,
     phase: Phase,
     empty_lines: u8,
+    /// Bytes of empty lines before the request line, which do not count towards its limits.
+    lead: u8,
     fields: FieldScan,
 }
 
@@ -51,6 +53,7 @@ impl HeadScan {
             mark: 0,
             phase,
             empty_lines: 0,
+            lead: 0,
             fields: FieldScan::default(),
         }
     }
@@ -62,7 +65,8 @@ impl HeadScan {
         input: &[u8],
         limits: &HttpLimits,
     ) -> Result<Option<usize>, HandshakeError> {
-        let limit = limits.max_head_size.min(u32::MAX as usize);
+        self.skip_empty_lines(input)?;
+        let limit = limits.max_head_size.min(LARGEST_HEAD) + usize::from(self.lead);
         let window = &input[..input.len().min(limit)];
         while self.position() < window.len() {
             if self.phase == Phase::Fields {
@@ -95,9 +99,27 @@ impl HeadScan {
     /// They need not wait in the caller's buffer: an idle connection keeps nothing.
     pub(super) fn release_empty_lines(&mut self) -> usize {
         match self.phase {
-            Phase::Start => std::mem::take(&mut self.position) as usize,
+            Phase::Start => {
+                self.position = 0;
+                usize::from(std::mem::take(&mut self.lead))
+            }
             _ => 0,
         }
+    }
+
+    fn skip_empty_lines(&mut self, input: &[u8]) -> Result<(), HandshakeError> {
+        while let Some(&byte) = input.get(self.position()) {
+            if !matches!(
+                (self.phase, byte),
+                (Phase::Start, b'\r') | (Phase::EmptyLineEnd, _)
+            ) {
+                break;
+            }
+            self.phase = self.next_phase(byte, input)?;
+            self.position += 1;
+            self.lead += 1;
+        }
+        Ok(())
     }
 
     /// Whether a byte of a head has been seen that was not released.
@@ -307,6 +329,9 @@ impl FieldScan {
         Ok(FieldPhase::Name)
     }
 }
+
+/// Positions are kept in 32 bits; no server reads a head of this size.
+const LARGEST_HEAD: usize = 1 << 31;
 
 /// Empty lines before a request: one after the body of a sloppy client's POST, and one to spare.
 const MAX_EMPTY_LINES: u8 = 2;

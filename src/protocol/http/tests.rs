@@ -777,6 +777,12 @@ fn cat_043_empty_lines_before_a_request() {
     assert_eq!(answer(with(2)), 200);
     assert_eq!(error_by(with(3), 5), HandshakeError::TooManyEmptyLines);
     assert_eq!(error_by(with(100), 5), HandshakeError::TooManyEmptyLines);
+    // They do not count towards the limits, whether they came together with the head or before it.
+    let limits = HttpLimits {
+        max_head_size: with(0).len(),
+        ..HttpLimits::default()
+    };
+    assert_eq!(outcome_with(with(2).as_bytes(), &limits).status(), 200);
     // They do not stay in the buffer of an idle connection.
     let mut reader = RequestReader::default();
     let received = reader.receive(b"\r\n", &HttpLimits::default(), &mut Vec::new());
