@@ -1,1 +1,5 @@
 //! Topics: names to subscribers. Holds connection ids, never connections.
+
+mod table;
+
+pub use table::{Subscribed, TopicError, TopicId, TopicTable};

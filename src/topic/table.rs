@@ -1,0 +1,700 @@
+//! Who is subscribed to what, from both sides.
+//!
+//! A member is a number that the user of the table chose, such as the key of a connection in a
+//! slab. The table knows neither what a member is nor what is published.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::sync::Arc;
+use std::{fmt, mem, slice};
+
+/// Topics by name, their subscribers, and the topics of each member.
+///
+/// Subscribing, unsubscribing and finding the subscribers cost the same whatever the number of
+/// topics and subscribers; the first two go through the topics of one or two members, which are
+/// few.
+///
+/// # Memory
+///
+/// A member with one subscription costs 16 bytes, and 4 in the list of the topic; further ones cost
+/// 8 each and one allocation for all. Members are kept in an array up to the highest key that ever
+/// subscribed, so keys should be dense. What a peak of members and topics took is reused, not
+/// returned.
+///
+/// # Pitfall: a `TopicId` ends with its last subscriber
+///
+/// A topic exists while somebody is subscribed. Afterwards its id may come to mean another topic:
+/// who keeps an id beyond a call must drop it when [`subscribers`](Self::subscribers) becomes
+/// empty, before the next subscription.
+///
+/// ```
+/// use stentor::topic::TopicTable;
+///
+/// let mut topics = TopicTable::new(1000);
+/// let news = topics.subscribe(7, "news")?.topic;
+/// topics.subscribe(9, "news")?;
+/// assert_eq!(topics.subscribers(news), [7, 9]);
+///
+/// topics.remove_member(7);
+/// topics.unsubscribe(9, "news");
+/// assert_eq!(topics.id("news"), None);
+/// # Ok::<(), stentor::topic::TopicError>(())
+/// ```
+#[derive(Debug)]
+pub struct TopicTable {
+    ids: HashMap<Arc<str>, TopicId>,
+    /// By id; `None` is free, and stands in `free`.
+    topics: Vec<Option<Topic>>,
+    free: Vec<TopicId>,
+    /// By key. Invariant: `members[m][i] == (t, p)` if and only if `topics[t].subscribers[p] == m`.
+    members: Vec<Subscriptions>,
+    subscriptions: usize,
+    max_topics: usize,
+    max_per_member: usize,
+}
+
+/// A topic that has a subscriber.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TopicId(u32);
+
+impl TopicId {
+    /// The id as an index, for arrays that stand beside the table: ids are as dense as topics are.
+    #[inline]
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// What [`TopicTable::subscribe`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subscribed {
+    /// The topic, which may be a new one.
+    pub topic: TopicId,
+    /// Whether the member was not subscribed to it before.
+    pub new: bool,
+}
+
+impl TopicTable {
+    /// How long the name of a topic may be, in bytes: peers choose names, and each is kept as long
+    /// as its topic.
+    pub const MAX_NAME_LEN: usize = 255;
+
+    /// To how many topics a member may be subscribed unless told otherwise: what it costs to go
+    /// through them.
+    pub const DEFAULT_MAX_PER_MEMBER: usize = 128;
+
+    /// Makes an empty table for at most `max_topics` topics at a time.
+    pub fn new(max_topics: usize) -> Self {
+        Self {
+            ids: HashMap::new(),
+            topics: Vec::new(),
+            free: Vec::new(),
+            members: Vec::new(),
+            subscriptions: 0,
+            max_topics: max_topics.min(u32::MAX as usize),
+            max_per_member: Self::DEFAULT_MAX_PER_MEMBER,
+        }
+    }
+
+    /// Sets to how many topics a member may be subscribed.
+    ///
+    /// Members that are past a lowered limit stay so.
+    pub fn set_max_per_member(&mut self, limit: usize) {
+        self.max_per_member = limit;
+    }
+
+    /// Subscribes a member to the topic of this name, which comes into being with its first
+    /// subscriber.
+    ///
+    /// # Errors
+    ///
+    /// If the name is not acceptable or a limit is reached; nothing has changed then. A member that
+    /// is subscribed already is told so, whatever the limits.
+    pub fn subscribe(&mut self, member: u32, name: &str) -> Result<Subscribed, TopicError> {
+        check_name(name)?;
+        let known = self.id(name);
+        if let Some(topic) = known
+            && self.is_subscribed(member, topic)
+        {
+            return Ok(Subscribed { topic, new: false });
+        }
+        if self.subscriptions_of(member).len() >= self.max_per_member {
+            return Err(TopicError::TooManyForMember);
+        }
+        let topic = match known {
+            Some(topic) => topic,
+            None => self.create(name)?,
+        };
+        self.attach(member, topic);
+        Ok(Subscribed { topic, new: true })
+    }
+
+    /// Ends a subscription by name, and answers whether there was one.
+    pub fn unsubscribe(&mut self, member: u32, name: &str) -> bool {
+        self.id(name)
+            .is_some_and(|topic| self.unsubscribe_id(member, topic))
+    }
+
+    /// Ends a subscription, and answers whether there was one.
+    pub fn unsubscribe_id(&mut self, member: u32, topic: TopicId) -> bool {
+        let Some(index) = self
+            .subscriptions_of(member)
+            .iter()
+            .position(|s| s.topic == topic)
+        else {
+            return false;
+        };
+        let subscription = self.members[member as usize].swap_remove(index);
+        self.detach(subscription);
+        true
+    }
+
+    /// Ends all subscriptions of a member.
+    pub fn remove_member(&mut self, member: u32) {
+        let Some(subscriptions) = self.members.get_mut(member as usize) else {
+            return;
+        };
+        for subscription in mem::take(subscriptions).as_slice() {
+            self.detach(*subscription);
+        }
+    }
+
+    /// The topic of this name, if anybody is subscribed to it.
+    pub fn id(&self, name: &str) -> Option<TopicId> {
+        self.ids.get(name).copied()
+    }
+
+    /// The members that are subscribed to a topic, in no order, and in another one after each
+    /// unsubscription.
+    ///
+    /// Nobody is subscribed to a topic that is no more.
+    pub fn subscribers(&self, topic: TopicId) -> &[u32] {
+        self.topic(topic).map_or(&[], |topic| &topic.subscribers)
+    }
+
+    /// The topics that a member is subscribed to, in no order.
+    pub fn topics_of(&self, member: u32) -> impl ExactSizeIterator<Item = TopicId> {
+        self.subscriptions_of(member)
+            .iter()
+            .map(|subscription| subscription.topic)
+    }
+
+    /// Whether a member is subscribed to a topic.
+    pub fn is_subscribed(&self, member: u32, topic: TopicId) -> bool {
+        self.topics_of(member).any(|subscribed| subscribed == topic)
+    }
+
+    /// The name of a topic.
+    ///
+    /// # Panics
+    ///
+    /// If nobody is subscribed to it any more.
+    pub fn name(&self, topic: TopicId) -> &str {
+        &self
+            .topic(topic)
+            .expect("a topic id is used only while the topic has a subscriber")
+            .name
+    }
+
+    /// How many topics there are.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether there is no topic.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// How many subscriptions there are: the sum of the subscribers of all topics.
+    pub fn subscription_count(&self) -> usize {
+        self.subscriptions
+    }
+
+    fn topic(&self, topic: TopicId) -> Option<&Topic> {
+        self.topics.get(topic.index())?.as_ref()
+    }
+
+    fn topic_mut(&mut self, topic: TopicId) -> &mut Topic {
+        self.topics[topic.index()]
+            .as_mut()
+            .expect("a topic with a subscriber exists")
+    }
+
+    fn subscriptions_of(&self, member: u32) -> &[Subscription] {
+        self.members
+            .get(member as usize)
+            .map_or(&[], Subscriptions::as_slice)
+    }
+
+    /// Makes a topic, which must get a subscriber at once.
+    fn create(&mut self, name: &str) -> Result<TopicId, TopicError> {
+        if self.len() >= self.max_topics {
+            return Err(TopicError::TooManyTopics);
+        }
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.topics.push(None);
+            TopicId(self.topics.len() as u32 - 1)
+        });
+        let name = Arc::<str>::from(name);
+        self.ids.insert(Arc::clone(&name), id);
+        self.topics[id.index()] = Some(Topic {
+            name,
+            subscribers: Vec::new(),
+        });
+        Ok(id)
+    }
+
+    /// Frees a topic that has no subscriber.
+    fn free(&mut self, id: TopicId) {
+        let topic = self.topics[id.index()]
+            .take()
+            .expect("a topic is freed once");
+        self.ids.remove(&topic.name);
+        self.free.push(id);
+    }
+
+    /// Enters on both sides a subscription that does not exist.
+    fn attach(&mut self, member: u32, topic: TopicId) {
+        let subscribers = &mut self.topic_mut(topic).subscribers;
+        let position = subscribers.len() as u32;
+        subscribers.push(member);
+        let needed = member as usize + 1;
+        if self.members.len() < needed {
+            self.members.resize_with(needed, Subscriptions::default);
+        }
+        self.members[member as usize].push(Subscription { topic, position });
+        self.subscriptions += 1;
+    }
+
+    /// Removes from its topic a subscription that its member has given up. The last subscriber
+    /// moves into the gap.
+    fn detach(&mut self, Subscription { topic, position }: Subscription) {
+        self.subscriptions -= 1;
+        let subscribers = &mut self.topic_mut(topic).subscribers;
+        subscribers.swap_remove(position as usize);
+        match subscribers.get(position as usize) {
+            Some(&moved) => self.members[moved as usize].relocate(topic, position),
+            None if subscribers.is_empty() => self.free(topic),
+            None => {}
+        }
+    }
+}
+
+/// Why a member cannot subscribe to a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TopicError {
+    /// The name is empty.
+    EmptyName,
+    /// The name is longer than [`TopicTable::MAX_NAME_LEN`].
+    NameTooLong,
+    /// The name holds a control character, which would come out in logs and metrics.
+    NameHasControl,
+    /// The member is subscribed to as many topics as a member may be.
+    TooManyForMember,
+    /// There are as many topics as there may be, and this would be another one.
+    TooManyTopics,
+}
+
+impl fmt::Display for TopicError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::EmptyName => "topic name is empty",
+            Self::NameTooLong => "topic name is too long",
+            Self::NameHasControl => "topic name holds a control character",
+            Self::TooManyForMember => "subscribed to too many topics",
+            Self::TooManyTopics => "too many topics",
+        })
+    }
+}
+
+impl Error for TopicError {}
+
+fn check_name(name: &str) -> Result<(), TopicError> {
+    if name.is_empty() {
+        return Err(TopicError::EmptyName);
+    }
+    if name.len() > TopicTable::MAX_NAME_LEN {
+        return Err(TopicError::NameTooLong);
+    }
+    if name.contains(char::is_control) {
+        return Err(TopicError::NameHasControl);
+    }
+    Ok(())
+}
+
+#[derive(Debug)]
+struct Topic {
+    /// Shared with the key of the map.
+    name: Arc<str>,
+    subscribers: Vec<u32>,
+}
+
+/// A subscription as its member sees it: where in which topic it stands.
+#[derive(Clone, Copy, Debug)]
+struct Subscription {
+    topic: TopicId,
+    position: u32,
+}
+
+/// The subscriptions of one member. Most have one, and it needs no allocation.
+#[derive(Debug, Default)]
+#[expect(
+    clippy::box_collection,
+    reason = "a bare vector would double what every member costs"
+)]
+enum Subscriptions {
+    #[default]
+    None,
+    One(Subscription),
+    /// Two or more.
+    Many(Box<Vec<Subscription>>),
+}
+
+impl Subscriptions {
+    fn as_slice(&self) -> &[Subscription] {
+        match self {
+            Self::None => &[],
+            Self::One(subscription) => slice::from_ref(subscription),
+            Self::Many(subscriptions) => subscriptions,
+        }
+    }
+
+    fn as_mut_slice(&mut self) -> &mut [Subscription] {
+        match self {
+            Self::None => &mut [],
+            Self::One(subscription) => slice::from_mut(subscription),
+            Self::Many(subscriptions) => subscriptions,
+        }
+    }
+
+    fn push(&mut self, new: Subscription) {
+        match self {
+            Self::None => *self = Self::One(new),
+            Self::One(first) => *self = Self::Many(Box::new(vec![*first, new])),
+            Self::Many(subscriptions) => subscriptions.push(new),
+        }
+    }
+
+    fn swap_remove(&mut self, index: usize) -> Subscription {
+        let removed = self.as_slice()[index];
+        match self {
+            Self::None | Self::One(_) => *self = Self::None,
+            Self::Many(subscriptions) => {
+                subscriptions.swap_remove(index);
+                if let [last] = subscriptions[..] {
+                    *self = Self::One(last);
+                }
+            }
+        }
+        removed
+    }
+
+    /// Notes the new position of the subscription to this topic.
+    fn relocate(&mut self, topic: TopicId, position: u32) {
+        let mut subscriptions = self.as_mut_slice().iter_mut();
+        let subscription = subscriptions.find(|subscription| subscription.topic == topic);
+        subscription
+            .expect("a subscriber has the subscription")
+            .position = position;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::{BTreeSet, HashMap};
+
+    impl TopicTable {
+        /// The invariant of `members`, from both sides.
+        fn assert_consistent(&self) {
+            for (member, subscriptions) in self.members.iter().enumerate() {
+                for Subscription { topic, position } in subscriptions.as_slice() {
+                    assert_eq!(self.subscribers(*topic)[*position as usize], member as u32);
+                }
+            }
+            let live = self.topics.iter().flatten();
+            assert!(live.clone().all(|topic| !topic.subscribers.is_empty()));
+            assert!(live.clone().all(|topic| self.ids.contains_key(&topic.name)));
+            assert_eq!(
+                live.clone()
+                    .map(|topic| topic.subscribers.len())
+                    .sum::<usize>(),
+                self.subscriptions
+            );
+            assert_eq!(
+                self.members
+                    .iter()
+                    .map(|member| member.as_slice().len())
+                    .sum::<usize>(),
+                self.subscriptions
+            );
+            assert_eq!(live.count() + self.free.len(), self.topics.len());
+            assert_eq!(self.ids.len() + self.free.len(), self.topics.len());
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Subscribe(u32, String),
+        Unsubscribe(u32, String),
+        UnsubscribeId(u32, String),
+        RemoveMember(u32),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let member = || 0_u32..9;
+        let name = || (0_u8..7).prop_map(|n| format!("topic {n}"));
+        let step = prop_oneof![
+            8 => (member(), name()).prop_map(|(m, n)| Step::Subscribe(m, n)),
+            3 => (member(), name()).prop_map(|(m, n)| Step::Unsubscribe(m, n)),
+            2 => (member(), name()).prop_map(|(m, n)| Step::UnsubscribeId(m, n)),
+            1 => member().prop_map(Step::RemoveMember),
+        ];
+        prop::collection::vec(step, 0..150)
+    }
+
+    const MAX_TOPICS: usize = 5;
+    const MAX_PER_MEMBER: usize = 4;
+
+    #[derive(Default)]
+    struct Model(HashMap<String, BTreeSet<u32>>);
+
+    impl Model {
+        fn subscribe(&mut self, member: u32, name: &str) -> Result<bool, TopicError> {
+            if self
+                .0
+                .get(name)
+                .is_some_and(|subscribers| subscribers.contains(&member))
+            {
+                return Ok(false);
+            }
+            if self.names_of(member).len() >= MAX_PER_MEMBER {
+                return Err(TopicError::TooManyForMember);
+            }
+            if !self.0.contains_key(name) && self.0.len() >= MAX_TOPICS {
+                return Err(TopicError::TooManyTopics);
+            }
+            Ok(self.0.entry(name.to_owned()).or_default().insert(member))
+        }
+
+        fn unsubscribe(&mut self, member: u32, name: &str) -> bool {
+            let removed = self
+                .0
+                .get_mut(name)
+                .is_some_and(|subscribers| subscribers.remove(&member));
+            self.0.retain(|_, subscribers| !subscribers.is_empty());
+            removed
+        }
+
+        fn names_of(&self, member: u32) -> BTreeSet<&str> {
+            let names = self
+                .0
+                .iter()
+                .filter(|(_, subscribers)| subscribers.contains(&member));
+            names.map(|(name, _)| name.as_str()).collect()
+        }
+    }
+
+    fn perform(step: &Step, table: &mut TopicTable, model: &mut Model) {
+        match step {
+            Step::Subscribe(member, name) => {
+                let subscribed = table.subscribe(*member, name);
+                assert_eq!(
+                    subscribed.map(|subscribed| subscribed.new),
+                    model.subscribe(*member, name)
+                );
+                assert_eq!(
+                    subscribed.ok().map(|subscribed| subscribed.topic),
+                    table.id(name).filter(|_| subscribed.is_ok())
+                );
+            }
+            Step::Unsubscribe(member, name) => {
+                assert_eq!(
+                    table.unsubscribe(*member, name),
+                    model.unsubscribe(*member, name)
+                );
+            }
+            Step::UnsubscribeId(member, name) => {
+                let removed = table
+                    .id(name)
+                    .is_some_and(|id| table.unsubscribe_id(*member, id));
+                assert_eq!(removed, model.unsubscribe(*member, name));
+            }
+            Step::RemoveMember(member) => {
+                table.remove_member(*member);
+                for n in 0..7 {
+                    model.unsubscribe(*member, &format!("topic {n}"));
+                }
+            }
+        }
+    }
+
+    fn assert_same(table: &TopicTable, model: &Model) {
+        table.assert_consistent();
+        assert_eq!(table.len(), model.0.len());
+        assert_eq!(table.is_empty(), model.0.is_empty());
+        assert_eq!(
+            table.subscription_count(),
+            model.0.values().map(BTreeSet::len).sum::<usize>()
+        );
+        for (name, subscribers) in &model.0 {
+            let id = table.id(name).expect("the topic exists");
+            assert_eq!(table.name(id), name);
+            assert_eq!(table.subscribers(id).len(), subscribers.len());
+            assert_eq!(
+                &table
+                    .subscribers(id)
+                    .iter()
+                    .copied()
+                    .collect::<BTreeSet<_>>(),
+                subscribers
+            );
+        }
+        for member in 0..9 {
+            let names: BTreeSet<_> = table
+                .topics_of(member)
+                .map(|topic| table.name(topic))
+                .collect();
+            assert_eq!(names, model.names_of(member));
+            assert!(
+                table
+                    .topics_of(member)
+                    .all(|topic| table.is_subscribed(member, topic))
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn table_behaves_as_a_map_of_names_to_sets(steps in steps()) {
+            let mut table = TopicTable::new(MAX_TOPICS);
+            table.set_max_per_member(MAX_PER_MEMBER);
+            let mut model = Model::default();
+            for step in &steps {
+                perform(step, &mut table, &mut model);
+                assert_same(&table, &model);
+            }
+        }
+    }
+
+    #[test]
+    fn unacceptable_names_are_refused() {
+        let mut table = TopicTable::new(10);
+        let longest = "n".repeat(255);
+        assert_eq!(table.subscribe(0, ""), Err(TopicError::EmptyName));
+        assert_eq!(
+            table.subscribe(0, &format!("{longest}n")),
+            Err(TopicError::NameTooLong)
+        );
+        for name in ["a\0", "\n", "tab\t", "\u{7f}", "\u{85}"] {
+            assert_eq!(
+                table.subscribe(0, name),
+                Err(TopicError::NameHasControl),
+                "{name:?}"
+            );
+        }
+        assert!(table.is_empty());
+        assert!(table.subscribe(0, &longest).is_ok());
+        assert!(table.subscribe(0, "Στέντωρ / 五十人").is_ok());
+    }
+
+    #[test]
+    fn refused_subscription_changes_nothing_and_repeated_one_is_never_refused() {
+        let mut table = TopicTable::new(1);
+        table.subscribe(3, "only").unwrap();
+        assert_eq!(table.subscribe(4, "other"), Err(TopicError::TooManyTopics));
+        assert_eq!((table.len(), table.members.len()), (1, 4));
+
+        table.set_max_per_member(1);
+        assert_eq!(
+            table.subscribe(3, "other"),
+            Err(TopicError::TooManyForMember)
+        );
+        assert!(!table.subscribe(3, "only").unwrap().new);
+    }
+
+    #[test]
+    fn unknown_members_topics_and_ids_are_not_subscribed() {
+        let mut table = TopicTable::new(10);
+        let id = table.subscribe(0, "brief").unwrap().topic;
+        assert!(!table.unsubscribe(u32::MAX, "brief"));
+        assert!(!table.unsubscribe(0, "unknown"));
+        table.remove_member(u32::MAX);
+        table.remove_member(0);
+
+        assert!(table.subscribers(id).is_empty());
+        assert!(!table.is_subscribed(0, id));
+        assert!(!table.unsubscribe_id(0, id));
+        assert_eq!(table.topics_of(u32::MAX).len(), 0);
+    }
+
+    #[test]
+    fn member_with_128_topics_leaves_topics_shared_with_others() {
+        let mut table = TopicTable::new(1000);
+        for member in [5, 1, 3] {
+            for n in 0..128 {
+                table.subscribe(member, &format!("topic {n}")).unwrap();
+            }
+            assert_eq!(
+                table.subscribe(member, "one more"),
+                Err(TopicError::TooManyForMember)
+            );
+        }
+        table.remove_member(5);
+        table.assert_consistent();
+        assert_eq!((table.len(), table.subscription_count()), (128, 256));
+        table.remove_member(3);
+        table.remove_member(1);
+        table.assert_consistent();
+        assert!(table.is_empty());
+    }
+
+    #[test]
+    fn topics_come_and_go_without_growing_the_table() {
+        let topics = if cfg!(debug_assertions) {
+            100_000
+        } else {
+            1_000_000
+        };
+        let mut table = TopicTable::new(64);
+        for n in 0..topics {
+            let member = n % 50;
+            table.remove_member(member);
+            table.subscribe(member, &format!("topic {n}")).unwrap();
+        }
+        assert_eq!((table.len(), table.topics.len()), (50, 50));
+        (0..50).for_each(|member| table.remove_member(member));
+        table.assert_consistent();
+        assert_eq!((table.len(), table.subscription_count()), (0, 0));
+    }
+
+    #[test]
+    fn a_million_topics_at_once_can_all_go() {
+        let topics = if cfg!(debug_assertions) {
+            50_000
+        } else {
+            1_000_000
+        };
+        let mut table = TopicTable::new(topics as usize);
+        for n in 0..topics {
+            table.subscribe(n, &n.to_string()).unwrap();
+        }
+        assert_eq!(table.len(), topics as usize);
+        assert_eq!(
+            table.subscribe(0, "one more"),
+            Err(TopicError::TooManyTopics)
+        );
+        (0..topics)
+            .rev()
+            .for_each(|member| table.remove_member(member));
+        assert_eq!((table.len(), table.free.len()), (0, topics as usize));
+    }
+
+    #[test]
+    fn one_subscription_of_an_idle_member_takes_20_bytes() {
+        assert_eq!(size_of::<Subscriptions>() + size_of::<u32>(), 20);
+    }
+}
