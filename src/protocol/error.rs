@@ -6,6 +6,8 @@
 use std::error::Error;
 use std::fmt;
 
+use super::close::CloseCode;
+
 /// A request, or an answer to our own request, that the peer must not have sent.
 ///
 /// Every variant ends the connection: the status is sent, then the connection closes. Nothing that
@@ -200,6 +202,86 @@ impl fmt::Display for HandshakeError {
 
 impl Error for HandshakeError {}
 
+/// What a peer did wrong after the opening handshake; each one has its close code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ProtocolError {
+    /// A client sent a frame without a masking key (RFC 6455 §5.1).
+    UnmaskedFrame,
+    /// A server sent a frame with a masking key (§5.1).
+    MaskedFrame,
+    /// RSV1, RSV2 or RSV3 is set and no extension defines it (§5.2).
+    ReservedBits,
+    /// Opcodes 3–7 and 11–15 are not defined (§5.2).
+    ReservedOpcode,
+    /// The most significant bit of a 64-bit payload length is set (§5.2).
+    LengthOverflow,
+    /// A payload length does not use the fewest bytes that hold it (§5.2).
+    NonMinimalLength,
+    /// A control frame is fragmented (§5.5).
+    FragmentedControlFrame,
+    /// A control frame is longer than 125 bytes (§5.5).
+    ControlFrameTooLong,
+    /// A continuation frame came with no message to continue (§5.4).
+    UnexpectedContinuation,
+    /// A text or binary frame came while a fragmented message was not complete (§5.4).
+    ExpectedContinuation,
+    /// A Close frame carries one single byte (§5.5.1).
+    ClosePayloadTooShort,
+    /// A Close frame carries a code that must not be sent (§7.4).
+    InvalidCloseCode,
+    /// The reason of a Close frame is not UTF-8 (§5.5.1).
+    InvalidCloseReason,
+    /// A text message is not UTF-8 (§8.1).
+    InvalidUtf8,
+    /// A message is larger than `max_message_size` (§10.4).
+    MessageTooBig,
+    /// A message has more than `max_fragments` frames (§10.4).
+    TooManyFragments,
+}
+
+impl ProtocolError {
+    /// The code of the Close frame that answers this error (RFC 6455 §7.4.1).
+    pub fn close_code(self) -> CloseCode {
+        match self {
+            Self::InvalidUtf8 | Self::InvalidCloseReason => CloseCode::INVALID_PAYLOAD,
+            Self::MessageTooBig => CloseCode::MESSAGE_TOO_BIG,
+            Self::TooManyFragments => CloseCode::POLICY_VIOLATION,
+            _ => CloseCode::PROTOCOL_ERROR,
+        }
+    }
+
+    /// The error in a few words, short enough for the reason of a Close frame.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::UnmaskedFrame => "frame is not masked",
+            Self::MaskedFrame => "frame is masked",
+            Self::ReservedBits => "reserved bit is set",
+            Self::ReservedOpcode => "reserved opcode",
+            Self::LengthOverflow => "payload length has its highest bit set",
+            Self::NonMinimalLength => "payload length is not minimally encoded",
+            Self::FragmentedControlFrame => "control frame is fragmented",
+            Self::ControlFrameTooLong => "control frame is longer than 125 bytes",
+            Self::UnexpectedContinuation => "continuation without a message to continue",
+            Self::ExpectedContinuation => "new message inside a fragmented message",
+            Self::ClosePayloadTooShort => "close frame with a single byte",
+            Self::InvalidCloseCode => "invalid close code",
+            Self::InvalidCloseReason => "close reason is not UTF-8",
+            Self::InvalidUtf8 => "text is not UTF-8",
+            Self::MessageTooBig => "message is too big",
+            Self::TooManyFragments => "message has too many fragments",
+        }
+    }
+}
+
+impl fmt::Display for ProtocolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.reason())
+    }
+}
+
+impl Error for ProtocolError {}
+
 /// A call that is wrong whatever the peer sent: a mistake in the program that uses this library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -221,6 +303,14 @@ pub enum UsageError {
     InvalidTarget,
     /// Client: the offered subprotocols or extensions do not follow their grammar.
     InvalidOffer,
+    /// No request waits for an answer.
+    NoRequest,
+    /// The connection is not open: not yet, or no more.
+    NotOpen,
+    /// A control frame carries at most 125 bytes (RFC 6455 §5.5).
+    ControlPayloadTooLong,
+    /// This close code must not be sent (RFC 6455 §7.4).
+    CloseCodeNotAllowed,
 }
 
 impl fmt::Display for UsageError {
@@ -234,6 +324,10 @@ impl fmt::Display for UsageError {
             Self::InvalidHost => "the host is malformed",
             Self::InvalidTarget => "the target is not an absolute path of visible ASCII characters",
             Self::InvalidOffer => "the offered subprotocols or extensions are malformed",
+            Self::NoRequest => "no request waits for an answer",
+            Self::NotOpen => "the connection is not open",
+            Self::ControlPayloadTooLong => "a control frame carries at most 125 bytes",
+            Self::CloseCodeNotAllowed => "this close code must not be sent",
         })
     }
 }

@@ -1,0 +1,683 @@
+//! Everything of a loop but the application: connections and what can be done to them.
+//!
+//! No callback runs in here, so nothing here can be entered twice. What ends a connection is noted
+//! in `ended`, and the loop tells the application when it reaps.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use slab::Slab;
+
+use super::config::{Config, Limits, Timeouts};
+use super::handler::{ConnectionId, Sent};
+use super::peer::{Peer, Stage, Work};
+use super::publish::{Audience, Batch, Parts};
+use super::stats::{Cause, Stats};
+use super::timer::{Deadlines, Tick, Timers};
+use super::transport::Transport;
+use crate::protocol::{
+    CloseCode, CloseFrame, Connection, FrameHeader, Message, Opcode, Settings, State, UsageError,
+};
+use crate::ring::RingPool;
+use crate::topic::{Subscribed, TopicError, TopicTable};
+
+/// From this size on a payload is written from where it is instead of being copied into the cork.
+/// Below, a copy costs less than the second slice of a vectored send (docs/BENCHMARKS.md).
+const UNCOPIED: usize = 16 << 10;
+
+/// The cork is written out when it holds this much, so that it stays in the cache.
+const CORK: usize = 64 << 10;
+
+/// The idle rings keep as much memory as this many of the smallest, and none larger than what one
+/// read can leave unconsumed: beginnings of frames and heads are small, but backpressure may hold
+/// up all of a buffer.
+const RINGS: usize = 256;
+const LARGEST_RING: usize = 128 << 10;
+
+/// Spare `Work`s: enough for the connections of a busy turn.
+const SPARE_WORKS: usize = 64;
+
+/// The slab entries of connections and all that they share.
+#[derive(Debug)]
+pub(crate) struct Core<S> {
+    pub(crate) peers: Slab<Peer<S>>,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) limits: Limits,
+    pub(crate) timeouts: TimeoutTicks,
+    pub(crate) topics: TopicTable,
+    pub(crate) stats: Stats,
+    pub(crate) deadlines: Deadlines,
+    pub(crate) timers: Timers,
+    pub(crate) rings: RingPool,
+    /// The time of this turn.
+    pub(crate) now: Instant,
+    /// Output of the connection whose input is being read: it leaves in one send.
+    pub(crate) cork: Vec<u8>,
+    /// The key of that connection.
+    pub(crate) corked: Option<usize>,
+    /// Connections to be read without an event: budget used up, or backpressure over.
+    pub(crate) ready: VecDeque<ConnectionId>,
+    /// Connections whose outbox got something in this turn.
+    dirty: Vec<ConnectionId>,
+    /// Connections whose `drain` is owed.
+    pub(crate) drained: Vec<ConnectionId>,
+    /// Connections that are over, to be reaped at the end of the turn.
+    pub(crate) ended: Vec<(usize, Cause)>,
+    pub(crate) is_shutting_down: bool,
+    batch: Batch,
+    audience: Audience,
+    spare_works: Vec<Box<Work>>,
+    generation: u32,
+    date: (u64, String),
+}
+
+/// The timeouts in ticks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TimeoutTicks {
+    pub(crate) handshake: Tick,
+    pub(crate) message: Tick,
+    pub(crate) idle: Tick,
+    pub(crate) pong: Tick,
+    pub(crate) close: Tick,
+    pub(crate) write: Tick,
+}
+
+impl TimeoutTicks {
+    fn new(timeouts: &Timeouts, deadlines: &Deadlines) -> Self {
+        Self {
+            handshake: deadlines.ticks(timeouts.handshake),
+            message: deadlines.ticks(timeouts.message),
+            idle: deadlines.ticks(timeouts.idle),
+            pong: deadlines.ticks(timeouts.pong),
+            close: deadlines.ticks(timeouts.close),
+            write: deadlines.ticks(timeouts.write),
+        }
+    }
+
+    /// The idle timeout of this connection: up to an eighth shorter, so that the Pings to
+    /// connections that came together do not stay together.
+    pub(crate) fn idle_of(&self, key: usize) -> Tick {
+        // Fibonacci hashing: neighbouring keys are far from each other.
+        let spread = (key as u32).wrapping_mul(0x9E37_79B9);
+        let jitter = u64::from(self.idle / 8) * u64::from(spread) >> 32;
+        self.idle - jitter as Tick
+    }
+}
+
+impl<S> Core<S> {
+    pub(crate) fn new(config: &Config, now: Instant) -> Self {
+        let deadlines = Deadlines::new(now, config.timeouts.tick());
+        let mut topics = TopicTable::new(config.limits.max_topics);
+        topics.set_max_per_member(config.limits.max_topics_per_connection);
+        Self {
+            peers: Slab::new(),
+            settings: Arc::new(config.protocol.clone()),
+            timeouts: TimeoutTicks::new(&config.timeouts, &deadlines),
+            topics,
+            limits: config.limits.clone(),
+            stats: Stats::default(),
+            deadlines,
+            timers: Timers::default(),
+            rings: RingPool::with_largest(RINGS, LARGEST_RING),
+            now,
+            cork: Vec::new(),
+            corked: None,
+            ready: VecDeque::new(),
+            dirty: Vec::new(),
+            drained: Vec::new(),
+            ended: Vec::new(),
+            is_shutting_down: false,
+            batch: Batch::default(),
+            audience: Audience::default(),
+            spare_works: Vec::new(),
+            generation: 0,
+            date: (0, String::new()),
+        }
+    }
+
+    // ---- connections ----
+
+    /// The slab key of a connection that is still there.
+    #[inline]
+    pub(crate) fn key(&self, id: ConnectionId) -> Option<usize> {
+        let key = id.key as usize;
+        let peer = self.peers.get(key)?;
+        (peer.generation == id.generation && peer.stage != Stage::Gone).then_some(key)
+    }
+
+    pub(crate) fn insert(&mut self, transport: Transport) -> ConnectionId {
+        // Generations wrap after 2^32 connections; an id that old is nowhere any more.
+        self.generation = self.generation.wrapping_add(1) & (u32::MAX >> 1);
+        let protocol = Connection::server(Arc::clone(&self.settings));
+        let now = self.deadlines.now();
+        let key = self
+            .peers
+            .insert(Peer::new(transport, protocol, self.generation, now));
+        self.deadlines.arm(key, now + self.timeouts.handshake);
+        self.stats.accepted += 1;
+        self.peers[key].id(key)
+    }
+
+    /// The connection is over; the loop reaps it at the end of the turn.
+    pub(crate) fn end(&mut self, key: usize, cause: Cause) {
+        let peer = &mut self.peers[key];
+        if peer.stage != Stage::Gone {
+            peer.stage = Stage::Gone;
+            self.ended.push((key, cause));
+        }
+    }
+
+    /// Frees the slab entry, and with it the socket.
+    pub(crate) fn remove(&mut self, key: usize) {
+        self.topics.remove_member(key as u32);
+        self.deadlines.disarm(key);
+        let mut peer = self.peers.remove(key);
+        if let Some(work) = peer.work.take() {
+            self.recycle(work);
+        }
+    }
+
+    pub(crate) fn date(&mut self) -> &str {
+        let now = SystemTime::now();
+        let second = now
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |age| age.as_secs());
+        if self.date.0 != second {
+            self.date = (second, httpdate::fmt_http_date(now));
+        }
+        &self.date.1
+    }
+
+    // ---- output ----
+
+    /// Lets `write` append output of a connection: to the cork while its input is being read, to
+    /// its outbox otherwise and where that must stay in front.
+    pub(crate) fn write<T>(
+        &mut self,
+        key: usize,
+        write: impl FnOnce(&mut Connection, &mut Vec<u8>) -> T,
+    ) -> T {
+        let peer = &mut self.peers[key];
+        if self.corked == Some(key) && !peer.has_output() {
+            return write(&mut peer.protocol, &mut self.cork);
+        }
+        let work = peer
+            .work
+            .get_or_insert_with(|| self.spare_works.pop().unwrap_or_default());
+        if work.outbox.is_empty() {
+            work.write_since = self.deadlines.now();
+        }
+        let answer = work
+            .outbox
+            .with_tail(|tail| write(&mut peer.protocol, tail));
+        if !peer.is_dirty {
+            peer.is_dirty = true;
+            self.dirty.push(peer.id(key));
+        }
+        answer
+    }
+
+    #[inline]
+    pub(crate) fn send(&mut self, key: usize, message: Message<'_>) -> Sent {
+        if !self.peers[key].protocol.is_open() {
+            self.stats.dropped_closed += 1;
+            return Sent::Dropped;
+        }
+        if !self.batch.is_empty() {
+            self.settle(key);
+        }
+        let peer = &mut self.peers[key];
+        if self.corked == Some(key) && !peer.has_output() {
+            if message.payload().len() >= UNCOPIED {
+                self.send_uncopied(key, message);
+            } else {
+                // The connection is open: nothing else can be wrong.
+                let _ = peer.protocol.send(message, &mut self.cork);
+                return Sent::Sent;
+            }
+        } else if self.admit(key) {
+            let _ = self.write(key, |protocol, tail| protocol.send(message, tail));
+        } else {
+            return Sent::Dropped;
+        }
+        self.pressure(key)
+    }
+
+    /// `Backpressure` when more than `outbox_soft` waits.
+    fn pressure(&mut self, key: usize) -> Sent {
+        let soft = self.limits.outbox_soft;
+        match &mut self.peers[key].work {
+            Some(work) if work.outbox.queued() > soft => {
+                work.is_pressed = true;
+                Sent::Backpressure
+            }
+            _ => Sent::Sent,
+        }
+    }
+
+    /// Whether one more message may be queued. A peer for whom too much waits is closed instead.
+    fn admit(&mut self, key: usize) -> bool {
+        if self.peers[key].queued() <= self.limits.outbox_hard {
+            return true;
+        }
+        self.stats.dropped_slow += 1;
+        let frame = CloseFrame::new(CloseCode::TRY_AGAIN_LATER, "too slow");
+        let _ = self.close(key, frame, Cause::SlowConsumer);
+        false
+    }
+
+    /// Writes the cork and a large message without copying its payload.
+    fn send_uncopied(&mut self, key: usize, message: Message<'_>) {
+        let payload = message.payload();
+        let opcode = if message.is_text() {
+            Opcode::Text
+        } else {
+            Opcode::Binary
+        };
+        let (header, len) = FrameHeader::unmasked(opcode, payload.len() as u64).to_bytes();
+        let slices = [
+            IoSlice::new(&self.cork),
+            IoSlice::new(&header[..len]),
+            IoSlice::new(payload),
+        ];
+        let taken = match self.peers[key].transport.send_vectored(&slices) {
+            Ok(taken) => taken,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(_) => {
+                self.cork.clear();
+                return self.end(key, Cause::ConnectionLost);
+            }
+        };
+        self.stats.bytes_out += taken as u64;
+        let mut skip = taken;
+        let cork = std::mem::take(&mut self.cork);
+        for part in [&cork[..], &header[..len], payload] {
+            let start = skip.min(part.len());
+            skip -= start;
+            self.queue(key, &part[start..]);
+        }
+        self.cork = cork;
+        self.cork.clear();
+    }
+
+    /// Appends to the outbox what the kernel did not take: an edge will tell when it does.
+    fn queue(&mut self, key: usize, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.stalled_work(key).outbox.push(bytes);
+        }
+    }
+
+    /// The `Work` of a connection whose socket is full.
+    fn stalled_work(&mut self, key: usize) -> &mut Work {
+        let now = self.deadlines.now();
+        let peer = &mut self.peers[key];
+        let work = peer
+            .work
+            .get_or_insert_with(|| self.spare_works.pop().unwrap_or_default());
+        if work.outbox.is_empty() {
+            work.write_since = now;
+            self.deadlines.arm(key, now + self.timeouts.write);
+        }
+        work
+    }
+
+    /// Writes out the cork when it is full.
+    #[inline]
+    pub(crate) fn flush_full_cork(&mut self, key: usize) {
+        if self.cork.len() >= CORK {
+            self.flush_cork(key);
+        }
+    }
+
+    /// Writes out what one read pass produced, in one send.
+    pub(crate) fn flush_cork(&mut self, key: usize) {
+        if self.cork.is_empty() {
+            return;
+        }
+        let peer = &self.peers[key];
+        let taken = if peer.stage == Stage::Gone {
+            self.cork.len()
+        } else if peer.has_output() {
+            0 // What waits goes first.
+        } else {
+            match peer.transport.send(&self.cork) {
+                Ok(taken) => {
+                    self.stats.bytes_out += taken as u64;
+                    taken
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                Err(_) => {
+                    self.end(key, Cause::ConnectionLost);
+                    self.cork.len()
+                }
+            }
+        };
+        let mut cork = std::mem::take(&mut self.cork);
+        self.queue(key, &cork[taken..]);
+        cork.clear();
+        if cork.capacity() > 2 * CORK {
+            cork.shrink_to(CORK); // One large burst must not keep its memory.
+        }
+        self.cork = cork;
+    }
+
+    /// Writes what waits for a connection; then the Pong that was held back, then FIN if it is
+    /// time.
+    pub(crate) fn flush(&mut self, key: usize) {
+        let peer = &mut self.peers[key];
+        if let Some(work) = &mut peer.work
+            && !work.outbox.is_empty()
+        {
+            match work.outbox.flush(&peer.transport) {
+                Ok(0) => {}
+                Ok(taken) => {
+                    self.stats.bytes_out += taken as u64;
+                    work.write_since = self.deadlines.now();
+                }
+                Err(_) => return self.end(key, Cause::ConnectionLost),
+            }
+            if !work.outbox.is_empty() {
+                let due = work.write_since + self.timeouts.write;
+                self.deadlines.arm(key, due);
+            }
+        }
+        self.after_flush(key);
+    }
+
+    fn after_flush(&mut self, key: usize) {
+        let soft = self.limits.outbox_soft;
+        let peer = &mut self.peers[key];
+        let id = peer.id(key);
+        if let Some(work) = &mut peer.work {
+            if work.outbox.queued() <= soft {
+                if std::mem::take(&mut work.is_pressed) {
+                    self.drained.push(id);
+                }
+                if work.is_held {
+                    self.ready.push_back(id);
+                }
+            }
+            if work.outbox.is_empty()
+                && let Some(payload) = work.outbox.pending_pong.take()
+            {
+                let _ = self.write(key, |protocol, tail| protocol.pong(&payload, tail));
+            }
+        }
+        self.linger_when_drained(key);
+        self.release_idle_work(key);
+    }
+
+    /// Sends FIN behind the last byte of a connection that has nothing more to say.
+    pub(crate) fn linger_when_drained(&mut self, key: usize) {
+        let peer = &mut self.peers[key];
+        if peer.stage == Stage::Active && peer.protocol.state() == State::Closed {
+            peer.stage = Stage::Lingering;
+        }
+        if peer.stage == Stage::HalfClosed && peer.is_eof {
+            return self.end(key, Cause::EndOfStream);
+        }
+        if peer.stage == Stage::Lingering && !peer.has_output() {
+            if peer.is_eof {
+                return self.end(key, Cause::EndOfStream);
+            }
+            peer.transport.shut_down_writing();
+            peer.stage = Stage::HalfClosed;
+            peer.since = self.deadlines.now();
+            self.deadlines.arm(key, peer.since + self.timeouts.close);
+        }
+    }
+
+    /// An idle connection owns no buffer.
+    pub(crate) fn release_idle_work(&mut self, key: usize) {
+        let peer = &mut self.peers[key];
+        if peer.work.as_ref().is_some_and(|work| work.is_idle())
+            && let Some(work) = peer.work.take()
+        {
+            self.recycle(work);
+        }
+    }
+
+    fn recycle(&mut self, mut work: Box<Work>) {
+        if let Some(ring) = work.ring.take() {
+            self.rings.put(ring);
+        }
+        if self.spare_works.len() >= SPARE_WORKS {
+            return;
+        }
+        work.outbox.clear();
+        work.assembly.clear();
+        if work.assembly.capacity() > 0 {
+            work.assembly = crate::protocol::Assembly::new();
+        }
+        (work.is_pressed, work.is_held) = (false, false);
+        (work.message_since, work.write_since) = (0, 0);
+        self.spare_works.push(work);
+    }
+
+    /// The `Work` of a connection, made if there is none.
+    pub(crate) fn work(&mut self, key: usize) -> &mut Work {
+        let spare = &mut self.spare_works;
+        self.peers[key]
+            .work
+            .get_or_insert_with(|| spare.pop().unwrap_or_default())
+    }
+
+    /// Whether reading waits until the peer has taken more of what was written: with more than
+    /// `outbox_soft` queued, or an HTTP response that is not out (one request in flight).
+    #[inline]
+    pub(crate) fn is_paused(&self, key: usize) -> bool {
+        let peer = &self.peers[key];
+        let Some(work) = &peer.work else { return false };
+        match peer.protocol.state() {
+            State::Open | State::Closing => work.outbox.queued() > self.limits.outbox_soft,
+            State::Connecting => !work.outbox.is_empty(),
+            State::Closed => false,
+        }
+    }
+
+    /// Answers a Ping at once, or the latest one later if the peer does not take what waits.
+    pub(crate) fn pong(&mut self, key: usize, payload: &[u8]) {
+        let peer = &mut self.peers[key];
+        if let Some(work) = &mut peer.work
+            && !work.outbox.is_empty()
+        {
+            if work.outbox.pending_pong.replace(payload.into()).is_some() {
+                self.stats.pongs_coalesced += 1;
+            }
+            return;
+        }
+        let _ = self.write(key, |protocol, output| protocol.pong(payload, output));
+    }
+
+    /// Starts the closing handshake, behind everything that was sent and published so far.
+    pub(crate) fn close(
+        &mut self,
+        key: usize,
+        frame: CloseFrame<'_>,
+        cause: Cause,
+    ) -> Result<(), UsageError> {
+        if !self.batch.is_empty() {
+            self.settle(key);
+        }
+        self.write(key, |protocol, output| protocol.close(frame, output))?;
+        let peer = &mut self.peers[key];
+        peer.ending = Some((frame.code, cause));
+        peer.since = self.deadlines.now();
+        self.deadlines.arm(key, peer.since + self.timeouts.close);
+        // Backpressure no longer holds up reading: what is held may contain the peer's Close.
+        if self.peers[key]
+            .work
+            .as_ref()
+            .is_some_and(|work| work.is_held)
+        {
+            let id = self.peers[key].id(key);
+            self.ready.push_back(id);
+        }
+        Ok(())
+    }
+
+    // ---- topics ----
+
+    /// Publishes to everyone who is subscribed now, but `except`; answers how many that are.
+    pub(crate) fn publish(
+        &mut self,
+        topic: &str,
+        message: Message<'_>,
+        except: Option<usize>,
+    ) -> usize {
+        self.stats.published += 1;
+        let Some(topic) = self.topics.id(topic) else {
+            return 0;
+        };
+        let except = except.map(|key| key as u32);
+        let except = except.filter(|&member| self.topics.is_subscribed(member, topic));
+        let count = self.topics.subscribers(topic).len() - usize::from(except.is_some());
+        if count > 0 {
+            self.batch.push(topic, message, except);
+        }
+        count
+    }
+
+    pub(crate) fn subscribe(&mut self, key: usize, topic: &str) -> Result<bool, TopicError> {
+        if !self.batch.is_empty() {
+            self.settle(key);
+            self.batch.set_cursor(key as u32);
+        }
+        self.topics
+            .subscribe(key as u32, topic)
+            .map(|Subscribed { new, .. }| new)
+    }
+
+    pub(crate) fn unsubscribe(&mut self, key: usize, topic: &str) -> bool {
+        if !self.batch.is_empty() {
+            self.settle(key);
+            self.batch.set_cursor(key as u32);
+        }
+        self.topics.unsubscribe(key as u32, topic)
+    }
+
+    /// Queues what was published for a connection so far in this turn, so that what is done next
+    /// comes behind it.
+    fn settle(&mut self, key: usize) {
+        let member = key as u32;
+        let ranges = self.batch.pending(&self.topics, member);
+        if ranges.is_empty() {
+            return;
+        }
+        self.batch.set_cursor(member);
+        if !self.peers[key].protocol.is_open() || !self.admit(key) {
+            return;
+        }
+        self.stats.deliveries += 1;
+        let batch = std::mem::take(&mut self.batch);
+        self.write(key, |_, output| {
+            for range in ranges {
+                output.extend_from_slice(batch.bytes(range));
+            }
+        });
+        self.batch = batch;
+    }
+
+    /// Sends what was published in this turn: one send per subscriber for all of it.
+    pub(crate) fn flush_topics(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        let batch = std::mem::take(&mut self.batch);
+        let mut touched = batch.touched();
+        match (touched.next(), touched.next()) {
+            (Some(topic), None) => {
+                let parts = batch.whole();
+                for index in 0..self.topics.subscribers(topic).len() {
+                    let member = self.topics.subscribers(topic)[index];
+                    self.deliver_course(&batch, member, &parts);
+                }
+            }
+            _ => self.deliver_merged(&batch),
+        }
+        drop(touched);
+        self.batch = batch;
+        self.batch.clear();
+    }
+
+    /// Several topics: everyone with the same set of them gets the same merged bytes.
+    fn deliver_merged(&mut self, batch: &Batch) {
+        let mut audience = std::mem::take(&mut self.audience);
+        audience.gather(batch, &self.topics);
+        let mut merged: Vec<Option<Parts>> = vec![None; audience.group_count()];
+        for index in 0..audience.len() {
+            let member = audience.member(index);
+            let group = audience.group(member);
+            let parts = merged[group as usize]
+                .get_or_insert_with(|| batch.merged(audience.slots(group)))
+                .clone();
+            self.deliver_course(batch, member, &parts);
+        }
+        self.audience = audience;
+    }
+
+    /// Delivers the common parts, or those behind the cursor of a member that left the course.
+    #[inline]
+    fn deliver_course(&mut self, batch: &Batch, member: u32, parts: &Parts) {
+        if batch.has_exceptions() && batch.is_exception(member) {
+            let ranges = batch.pending(&self.topics, member);
+            let parts = batch.gather(&ranges);
+            self.deliver(member as usize, &parts.bytes, parts.range);
+        } else {
+            self.deliver(member as usize, &parts.bytes, parts.range.clone());
+        }
+    }
+
+    /// One send for one subscriber; what the kernel does not take is referred to, not copied.
+    fn deliver(&mut self, key: usize, bytes: &Arc<Vec<u8>>, range: Range<usize>) {
+        let peer = &self.peers[key];
+        if range.is_empty() || !peer.protocol.is_open() || peer.stage == Stage::Gone {
+            return;
+        }
+        let mut taken = 0;
+        if peer.has_output() {
+            if !self.admit(key) {
+                return;
+            }
+        } else {
+            match peer.transport.send(&bytes[range.clone()]) {
+                Ok(count) => taken = count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return self.end(key, Cause::ConnectionLost),
+            }
+            self.stats.bytes_out += taken as u64;
+        }
+        self.stats.deliveries += 1;
+        if taken < range.len() {
+            self.stalled_work(key)
+                .outbox
+                .push_shared(bytes, range.start + taken..range.end);
+            self.pressure(key);
+        }
+    }
+
+    /// Writes to every connection whose outbox got something in this turn.
+    pub(crate) fn flush_outboxes(&mut self) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for id in dirty.drain(..) {
+            if let Some(key) = self.key(id) {
+                self.peers[key].is_dirty = false;
+                self.flush(key);
+            }
+        }
+        // Pongs that were held back may have made some dirty again: the next turn writes them.
+        dirty.append(&mut self.dirty);
+        self.dirty = dirty;
+    }
+
+    /// Whether the loop has something to do without any event.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.ready.is_empty()
+            || !self.batch.is_empty()
+            || !self.dirty.is_empty()
+            || !self.drained.is_empty()
+    }
+}

@@ -1,0 +1,531 @@
+//! The event loop: the only place that knows mio, slab and sockets, and reads the clock.
+//!
+//! ```text
+//! turn: wait ─▶ commands ─▶ accept ─▶ read ─▶ timers ─▶ topics ─▶ outboxes ─▶ sweep ─▶ reap
+//! ```
+//!
+//! Edge-triggered: a connection is registered once, for both directions, and never again. So
+//! whoever stops before the socket is empty or full puts the connection where the loop will find
+//! it without an event: on `ready` (reading) or in its outbox (writing).
+
+mod config;
+mod context;
+mod core;
+mod handle;
+mod handler;
+mod listener;
+mod outbox;
+mod peer;
+mod publish;
+mod read;
+mod stats;
+mod timer;
+mod transport;
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use mio::event::Event;
+use mio::{Events, Poll, Token, Waker};
+
+pub use self::config::{Config, ConfigError, Endpoint, Limits, Timeouts};
+pub use self::context::Context;
+use self::core::Core;
+pub use self::handle::{BindError, Handle, HandleError};
+use self::handle::{Command, Inbox};
+pub use self::handler::{Accept, Closed, ConnectionId, Fault, Handler, Sent, SubscribeError};
+use self::listener::{Accepted, Listener};
+use self::peer::Stage;
+use self::read::Reader;
+pub use self::stats::{Cause, Refused, Stats};
+use self::timer::Tick;
+use self::transport::Transport;
+use crate::protocol::http::{Response, ResponseFraming};
+use crate::protocol::{CloseCode, CloseFrame, HandshakeError, Message, State};
+
+/// Events taken from the kernel in one turn.
+const EVENTS: usize = 1024;
+
+const WAKER: Token = Token(usize::MAX);
+
+/// Listeners are numbered down from here; tokens of connections stay below 2^63.
+const LAST_LISTENER: usize = usize::MAX - 1;
+
+/// A WebSocket server: one event loop on one thread.
+///
+/// [`run`](Self::run) drives it to its end; a program with a loop of its own calls
+/// [`turn`](Self::turn). The server may be moved to another thread before that; afterwards
+/// [`handle`](Self::handle)s reach it from anywhere.
+pub struct Server<H: Handler> {
+    poll: Poll,
+    events: Events,
+    listeners: Vec<Listener>,
+    reader: Reader,
+    handler: H,
+    core: Core<H::State>,
+    mailbox: Inbox<H>,
+    /// Spare memory of the loop: commands being carried out, keys being looked at.
+    commands: Vec<Command<H>>,
+    expired: Vec<usize>,
+    drain: Duration,
+    /// When a shutdown ends, whoever has not left.
+    drain_until: Option<Instant>,
+    is_stopped: bool,
+}
+
+impl<H: Handler> Server<H> {
+    /// Listens at all endpoints of the configuration.
+    ///
+    /// # Errors
+    ///
+    /// A value that cannot be used, by its key; an endpoint that cannot be listened on.
+    pub fn bind(config: Config, handler: H) -> Result<Self, BindError> {
+        config.check().map_err(BindError::Config)?;
+        let poll = Poll::new().map_err(BindError::Poll)?;
+        let waker = Waker::new(poll.registry(), WAKER).map_err(BindError::Poll)?;
+        let mut listeners = Vec::new();
+        for (index, endpoint) in config.listen.iter().enumerate() {
+            let listener = Listener::bind(endpoint).and_then(|mut listener| {
+                listener.register(poll.registry(), Token(LAST_LISTENER - index))?;
+                Ok(listener)
+            });
+            let failed = |error| BindError::Listen(endpoint.clone(), error);
+            listeners.push(listener.map_err(failed)?);
+        }
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(EVENTS),
+            listeners,
+            reader: Reader::new(config.limits.receive_buffer),
+            handler,
+            core: Core::new(&config, Instant::now()),
+            mailbox: Inbox::new(waker, config.limits.max_commands),
+            commands: Vec::new(),
+            expired: Vec::new(),
+            drain: config.timeouts.drain,
+            drain_until: None,
+            is_stopped: false,
+        })
+    }
+
+    /// Where the server listens, with the ports that the kernel chose.
+    pub fn endpoints(&self) -> Vec<Endpoint> {
+        self.listeners
+            .iter()
+            .map(|listener| listener.endpoint.clone())
+            .collect()
+    }
+
+    /// A way to act on the server from other threads.
+    pub fn handle(&self) -> Handle<H> {
+        self.mailbox.handle()
+    }
+
+    /// The counters of the loop.
+    pub fn stats(&self) -> &Stats {
+        &self.core.stats
+    }
+
+    /// The application.
+    pub fn handler(&self) -> &H {
+        &self.handler
+    }
+
+    /// Runs the loop until a shutdown has ended, and gives the application back.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses to wait for events, which it does to no correct program.
+    pub fn run(mut self) -> io::Result<H> {
+        while self.turn(None)? {}
+        Ok(self.handler)
+    }
+
+    /// One turn of the loop: waits at most `max_wait` for something to do, and does it. Answers
+    /// whether there may be more; `false` when a shutdown has ended.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses to wait for events.
+    pub fn turn(&mut self, max_wait: Option<Duration>) -> io::Result<bool> {
+        self.wait(max_wait)?; // The only clock read of a turn.
+        self.carry_out_commands();
+        self.accept();
+        self.read();
+        self.run_timers();
+        self.tell_drained();
+        self.core.flush_topics(); // One send per subscriber for all that was published.
+        self.core.flush_outboxes();
+        self.sweep_deadlines();
+        self.shut_down_if_wanted();
+        self.reap(); // Slab keys are used again from the next turn on, never within one.
+        Ok(!self.end_if_over())
+    }
+
+    fn wait(&mut self, max_wait: Option<Duration>) -> io::Result<()> {
+        let timeout = self.timeout(max_wait);
+        match self.poll.poll(&mut self.events, timeout) {
+            // A signal ended the wait: an empty turn.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
+            result => result?,
+        }
+        let now = Instant::now();
+        self.core.now = now;
+        self.core.deadlines.set_now(now);
+        Ok(())
+    }
+
+    fn timeout(&self, max_wait: Option<Duration>) -> Option<Duration> {
+        let is_accepting = self.listeners.iter().any(|listener| listener.is_ready);
+        if self.core.has_work() || is_accepting || self.is_stopped {
+            return Some(Duration::ZERO);
+        }
+        let now = Instant::now();
+        let retry = self
+            .listeners
+            .iter()
+            .filter_map(Listener::retry_at)
+            .chain(self.drain_until);
+        let sleeps = [
+            max_wait,
+            self.core.deadlines.sleep(now),
+            self.core.timers.sleep(now),
+        ];
+        let until = retry.map(|at| at.saturating_duration_since(now));
+        let timeout = sleeps.into_iter().flatten().chain(until).min()?;
+        // epoll counts milliseconds; rounding up spares a turn that comes too early.
+        Some(timeout + Duration::from_micros(999))
+    }
+
+    fn carry_out_commands(&mut self) {
+        let mut commands = std::mem::take(&mut self.commands);
+        self.mailbox.take(&mut commands);
+        for command in commands.drain(..) {
+            match command {
+                Command::Publish {
+                    topic,
+                    kind,
+                    payload,
+                } => {
+                    self.core
+                        .publish(&topic, Message::from_parts(kind, &payload), None);
+                }
+                Command::Send { id, kind, payload } => {
+                    let message = Message::from_parts(kind, &payload);
+                    Context::new(&mut self.core, None).send_to(id, message);
+                }
+                Command::Close { id, code, reason } => {
+                    let mut context = Context::new(&mut self.core, None);
+                    if context.close_connection(id, code, &reason).is_err() {
+                        self.core.stats.stale += 1;
+                    }
+                }
+                Command::Run(closure) => {
+                    closure(&mut self.handler, &mut Context::new(&mut self.core, None));
+                }
+                Command::ShutDown => self.core.is_shutting_down = true,
+                Command::Stop => self.is_stopped = true,
+            }
+        }
+        self.commands = commands;
+    }
+
+    fn accept(&mut self) {
+        for event in self.events.iter() {
+            let index = LAST_LISTENER.wrapping_sub(event.token().0);
+            if let Some(listener) = self.listeners.get_mut(index) {
+                listener.is_ready = true;
+            }
+        }
+        let now = self.core.now;
+        for index in 0..self.listeners.len() {
+            self.listeners[index].wake_if(|at| at <= now);
+            let mut budget = self.core.limits.accept_budget;
+            while self.listeners[index].is_ready && budget > 0 {
+                budget -= 1;
+                let accepted = self.listeners[index].accept(now);
+                self.admit(accepted);
+            }
+        }
+    }
+
+    fn admit(&mut self, accepted: Accepted) {
+        match accepted {
+            Accepted::Connection(transport) => {
+                if self.core.peers.len() >= self.core.limits.max_connections {
+                    self.turn_away(&transport);
+                } else {
+                    self.register(transport);
+                }
+            }
+            Accepted::None => {}
+            Accepted::Lost => self.core.stats.accept_lost += 1,
+            Accepted::Exhausted(error) => {
+                self.core.stats.accept_exhausted += 1;
+                let mut context = Context::new(&mut self.core, None);
+                self.handler
+                    .fault(&mut context, Fault::AcceptExhausted(&error));
+            }
+        }
+    }
+
+    fn register(&mut self, transport: Transport) {
+        let id = self.core.insert(transport);
+        let key = id.key as usize;
+        let transport = &mut self.core.peers[key].transport;
+        if transport
+            .register(self.poll.registry(), id.to_token())
+            .is_err()
+        {
+            self.core.end(key, Cause::ConnectionLost);
+        }
+    }
+
+    /// No slot is free: 503, as far as the socket takes it at once.
+    fn turn_away(&mut self, transport: &Transport) {
+        self.core.stats.rejected_full += 1;
+        let mut response = Vec::new();
+        let framing = ResponseFraming {
+            head_only: false,
+            close: true,
+            date: Some(self.core.date()),
+        };
+        Response::new(503)
+            .text("Too many connections.\n")
+            .encode(&mut response, framing);
+        let _ = transport.send(&response);
+        transport.shut_down_writing();
+        self.handler
+            .fault(&mut Context::new(&mut self.core, None), Fault::Full);
+    }
+
+    fn read(&mut self) {
+        for event in self.events.iter() {
+            let is_own = event.token().0 > usize::MAX >> 1;
+            if is_own {
+                continue;
+            }
+            match self.core.key(ConnectionId::from_token(event.token())) {
+                Some(key) => {
+                    on_event(
+                        &mut self.reader,
+                        &mut self.handler,
+                        &mut self.core,
+                        key,
+                        event,
+                    );
+                }
+                None => self.core.stats.stale += 1,
+            }
+        }
+        for _ in 0..self.core.ready.len() {
+            let Some(id) = self.core.ready.pop_front() else {
+                break;
+            };
+            if let Some(key) = self.core.key(id) {
+                self.reader
+                    .read(&mut self.handler, &mut self.core, key, false);
+            }
+        }
+    }
+
+    fn run_timers(&mut self) {
+        while let Some(token) = self.core.timers.pop_due(self.core.now) {
+            self.handler
+                .timer(&mut Context::new(&mut self.core, None), token);
+        }
+    }
+
+    fn tell_drained(&mut self) {
+        for id in std::mem::take(&mut self.core.drained) {
+            if let Some(key) = self.core.key(id)
+                && self.core.peers[key].state.is_some()
+            {
+                self.handler
+                    .drain(&mut Context::new(&mut self.core, Some(key)));
+            }
+        }
+    }
+
+    fn sweep_deadlines(&mut self) {
+        let mut expired = std::mem::take(&mut self.expired);
+        self.core.deadlines.sweep(&mut expired);
+        for key in expired.drain(..) {
+            self.look_at(key);
+        }
+        self.expired = expired;
+    }
+
+    /// A deadline of this connection may be over; arms the next one.
+    fn look_at(&mut self, key: usize) {
+        let core = &mut self.core;
+        let now = core.deadlines.now();
+        let Some(peer) = core.peers.get(key) else {
+            return;
+        };
+        let stalled = peer.work.as_ref().filter(|work| !work.outbox.is_empty());
+        if let Some(work) = stalled
+            && now >= work.write_since + core.timeouts.write
+        {
+            return core.end(key, Cause::WriteTimeout);
+        }
+        let stalled_due = stalled.map(|work| work.write_since + core.timeouts.write);
+        let due = match (peer.stage, peer.protocol.state()) {
+            (Stage::Gone, _) => return,
+            (Stage::Active, State::Connecting) => peer.since + core.timeouts.handshake,
+            (Stage::Active, State::Open) => return self.look_at_open(key),
+            // What still waits for the peer goes first, unless it is closed for being slow.
+            (Stage::Active, State::Closing)
+                if stalled.is_some() && !matches!(peer.ending, Some((_, Cause::SlowConsumer))) =>
+            {
+                Tick::MAX
+            }
+            (Stage::Lingering, _) => Tick::MAX,
+            _ => peer.since + core.timeouts.close,
+        };
+        if now < due {
+            return core.deadlines.arm(key, due.min(stalled_due.unwrap_or(due)));
+        }
+        if (peer.stage, peer.protocol.state()) == (Stage::Active, State::Connecting) {
+            self.time_out_request(key);
+        } else {
+            core.end(key, Cause::CloseTimeout);
+        }
+    }
+
+    /// The request was not complete in time. Who has sent nothing is owed no answer.
+    fn time_out_request(&mut self, key: usize) {
+        let peer = &self.core.peers[key];
+        let has_begun = peer.work.as_ref().is_some_and(|work| work.ring.is_some());
+        if peer.protocol.is_incomplete(has_begun) {
+            let error = HandshakeError::TimedOut;
+            read::refuse(&mut self.handler, &mut self.core, key, error);
+            self.core.flush(key);
+        } else {
+            self.core.end(key, Cause::EndOfStream);
+        }
+    }
+
+    fn look_at_open(&mut self, key: usize) {
+        let core = &mut self.core;
+        let (now, timeouts) = (core.deadlines.now(), core.timeouts);
+        let is_paused = core.is_paused(key);
+        let peer = &mut core.peers[key];
+        let mut due = Tick::MAX;
+        if let Some(work) = &peer.work {
+            if work.message_since != 0 && !is_paused {
+                due = work.message_since + timeouts.message;
+                if now >= due {
+                    let code = CloseCode::POLICY_VIOLATION;
+                    let frame = CloseFrame::new(code, "message took too long");
+                    let _ = core.close(key, frame, Cause::MessageTimeout);
+                    return core.flush(key);
+                }
+            }
+            if !work.outbox.is_empty() {
+                due = due.min(work.write_since + timeouts.write);
+            }
+        }
+        // A peer that is not read from, or that takes nothing, is watched by the write timeout.
+        if !peer.has_output() {
+            let ping_at = peer.last_seen + timeouts.idle_of(key);
+            let dead_at = ping_at + timeouts.pong;
+            if peer.is_pinged && now >= dead_at {
+                return core.end(key, Cause::PongTimeout);
+            }
+            if !peer.is_pinged && now >= ping_at {
+                peer.is_pinged = true;
+                // A late look, after the process was stopped for a while, must not take the peer
+                // for dead before it had its time to answer.
+                peer.last_seen = now.saturating_sub(timeouts.idle_of(key));
+                let _ = core.write(key, |protocol, output| protocol.ping(&[], output));
+                core.flush(key);
+                due = due.min(now + timeouts.pong);
+            } else {
+                due = due.min(if peer.is_pinged { dead_at } else { ping_at });
+            }
+        }
+        core.deadlines.arm(key, due.max(now + 1));
+    }
+
+    fn shut_down_if_wanted(&mut self) {
+        if !self.core.is_shutting_down || self.drain_until.is_some() {
+            return;
+        }
+        self.drain_until = Some(self.core.now + self.drain);
+        self.listeners.clear();
+        let keys: Vec<usize> = self.core.peers.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            let peer = &mut self.core.peers[key];
+            match peer.protocol.state() {
+                State::Open => {
+                    let frame = CloseFrame::new(CloseCode::GOING_AWAY, "server shuts down");
+                    let _ = self.core.close(key, frame, Cause::Shutdown);
+                    self.core.flush(key);
+                }
+                State::Connecting => {
+                    peer.protocol.receive_eof();
+                    self.core.linger_when_drained(key);
+                }
+                State::Closing | State::Closed => {}
+            }
+        }
+    }
+
+    fn reap(&mut self) {
+        let has_ended = !self.core.ended.is_empty();
+        while let Some((key, cause)) = self.core.ended.pop() {
+            if self.core.peers[key].protocol.state() == State::Connecting {
+                self.core.stats.ended_before_request += 1;
+            }
+            read::close_ended(&mut self.handler, &mut self.core, key, cause);
+            self.core.remove(key);
+        }
+        if has_ended {
+            // A descriptor is free again, for which no edge will come.
+            for listener in &mut self.listeners {
+                listener.wake_if(|_| true);
+            }
+        }
+    }
+
+    /// Whether the server has ended; nobody is left open then.
+    fn end_if_over(&mut self) -> bool {
+        let is_drained = self.drain_until.is_some()
+            && (self.core.peers.is_empty() || self.drain_until <= Some(self.core.now));
+        if !is_drained && !self.is_stopped {
+            return false;
+        }
+        let keys: Vec<usize> = self.core.peers.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.core.end(key, Cause::Shutdown);
+        }
+        self.reap();
+        true
+    }
+}
+
+impl<H: Handler> std::fmt::Debug for Server<H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server")
+            .field("listeners", &self.listeners)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A connection can be written, read, or both. Flags beyond these two are hints: the calls tell.
+fn on_event<H: Handler>(
+    reader: &mut Reader,
+    handler: &mut H,
+    core: &mut Core<H::State>,
+    key: usize,
+    event: &Event,
+) {
+    if event.is_writable() && core.peers[key].work.is_some() {
+        core.flush(key);
+    }
+    let to_end = event.is_read_closed() || event.is_error();
+    if event.is_readable() || to_end {
+        reader.read(handler, core, key, to_end);
+    }
+}

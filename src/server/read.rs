@@ -1,0 +1,557 @@
+//! The read pass: what one readable connection has sent goes through the protocol to the handler,
+//! and all that this produces leaves in one send.
+//!
+//! ```text
+//! recv ──▶ assembly (rest of a long message) ─┐
+//!     ├──▶ ring (rest of a small frame) ──────┼──▶ protocol ──▶ handler
+//!     └──▶ buffer (everything else) ──────────┘        └──▶ cork ──▶ send
+//! ```
+
+use std::io::{self, IoSliceMut};
+use std::mem;
+
+use super::context::Context;
+use super::core::Core;
+use super::handler::{Accept, Closed, Fault, Handler};
+use super::peer::Stage;
+use super::stats::Cause;
+use crate::protocol::http::{Request, Response};
+use crate::protocol::{Assembly, CloseCode, CloseFrame, Event, HandshakeError, State, UsageError};
+use crate::ring::Ring;
+
+/// Assemblies kept for the next long messages, so that a steady stream of them allocates nothing.
+const SPARE_ASSEMBLIES: usize = 8;
+
+/// The buffers that the connections of a loop take turns with.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    buffer: Box<[u8]>,
+    assemblies: Vec<Assembly>,
+}
+
+impl Reader {
+    pub(crate) fn new(buffer: usize) -> Self {
+        Self {
+            buffer: vec![0; buffer].into_boxed_slice(),
+            assemblies: Vec::new(),
+        }
+    }
+
+    /// Reads a connection until it has no more or its budget is used up. `to_end`: the peer has
+    /// ended its side or the socket has an error, so a short read is not the last one.
+    pub(crate) fn read<H: Handler>(
+        &mut self,
+        handler: &mut H,
+        core: &mut Core<H::State>,
+        key: usize,
+        to_end: bool,
+    ) {
+        match core.peers[key].stage {
+            Stage::Active => {}
+            Stage::Lingering | Stage::HalfClosed => return self.discard(core, key),
+            Stage::Gone => return,
+        }
+        if core.is_paused(key) {
+            core.work(key).is_held = true;
+            return;
+        }
+        let peer = &mut core.peers[key];
+        let (mut ring, mut assembly, mut is_held) = (None, None, false);
+        if let Some(work) = &mut peer.work {
+            ring = work.ring.take();
+            is_held = mem::take(&mut work.is_held);
+            assembly = peer
+                .protocol
+                .is_assembling()
+                .then(|| mem::take(&mut work.assembly));
+        }
+        let assembly = assembly
+            .or_else(|| self.assemblies.pop())
+            .unwrap_or_default();
+        core.corked = Some(key);
+        let mut pass = Pass {
+            handler,
+            core,
+            key,
+            ring,
+            assembly,
+            has_completed: false,
+        };
+        if pass.run(&mut self.buffer, to_end, is_held) == Flow::Held {
+            pass.core.work(key).is_held = true;
+        }
+        pass.finish(self);
+    }
+
+    /// Reads and throws away what a peer still sends after the end, until its FIN.
+    fn discard<S>(&mut self, core: &mut Core<S>, key: usize) {
+        let mut budget = core.limits.read_budget;
+        loop {
+            match core.peers[key].transport.receive(&mut self.buffer) {
+                Ok(0) => {
+                    core.peers[key].is_eof = true;
+                    return core.linger_when_drained(key);
+                }
+                Ok(count) => {
+                    core.stats.bytes_in += count as u64;
+                    budget = budget.saturating_sub(count);
+                    if budget == 0 {
+                        let id = core.peers[key].id(key);
+                        return core.ready.push_back(id);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => return core.end(key, Cause::ConnectionLost),
+            }
+        }
+    }
+
+    fn keep(&mut self, mut assembly: Assembly) {
+        if self.assemblies.len() < SPARE_ASSEMBLIES && assembly.capacity() <= Assembly::KEPT {
+            assembly.clear();
+            self.assemblies.push(assembly);
+        }
+    }
+}
+
+/// Whether a pass may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flow {
+    Continue,
+    /// Backpressure holds the input up.
+    Held,
+    /// The connection is over.
+    Over,
+}
+
+/// One connection being read.
+struct Pass<'p, H: Handler> {
+    handler: &'p mut H,
+    core: &'p mut Core<H::State>,
+    key: usize,
+    /// What was not consumed before: the beginning of something.
+    ring: Option<Ring>,
+    /// The message that is being put together.
+    assembly: Assembly,
+    /// Something was completed: what is incomplete at the end has begun in this pass.
+    has_completed: bool,
+}
+
+impl<H: Handler> Pass<'_, H> {
+    fn run(&mut self, buffer: &mut [u8], to_end: bool, is_held: bool) -> Flow {
+        if is_held {
+            match self.feed_ring(&mut []) {
+                Flow::Continue => {}
+                flow => return flow,
+            }
+        }
+        let mut budget = self.core.limits.read_budget;
+        loop {
+            let (count, capacity, direct) = match self.receive(buffer, budget) {
+                Ok((0, ..)) => return self.end_of_stream(),
+                Ok(received) => received,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Flow::Continue,
+                Err(_) => {
+                    self.core.end(self.key, Cause::ConnectionLost);
+                    return Flow::Over;
+                }
+            };
+            self.core.stats.bytes_in += count as u64;
+            let behind = count.saturating_sub(direct);
+            match self.feed(&mut buffer[..behind], count - behind) {
+                Flow::Continue => {}
+                flow => return flow,
+            }
+            // A read that did not fill its buffers has emptied the socket; bytes that come later
+            // are a new edge. Not so the end of the stream that was announced with this edge.
+            if count < capacity && !to_end {
+                return Flow::Continue;
+            }
+            budget = budget.saturating_sub(count);
+            if budget == 0 {
+                let id = self.core.peers[self.key].id(self.key);
+                self.core.ready.push_back(id);
+                return Flow::Continue;
+            }
+        }
+    }
+
+    /// Reads once: first into the place of what is incomplete, then into the buffer. Answers how
+    /// much was read, how much could have been, and how much of that was in the first place.
+    fn receive(&mut self, buffer: &mut [u8], budget: usize) -> io::Result<(usize, usize, usize)> {
+        let peer = &mut self.core.peers[self.key];
+        let first = if let Some(ring) = &mut self.ring {
+            let len = ring.len();
+            let missing = peer
+                .protocol
+                .missing(ring.contiguous(len))
+                .unwrap_or(usize::MAX);
+            if ring.spare_len() == 0 {
+                let full = self.ring.take().expect("it was just looked at");
+                self.ring.insert(self.core.rings.grow(full)).writable().0
+            } else {
+                let spare = ring.writable().0;
+                let len = spare.len().min(missing);
+                &mut spare[..len]
+            }
+        } else if let Some(spare) = peer.protocol.direct(&mut self.assembly) {
+            let len = spare.len().min(budget);
+            &mut spare[..len]
+        } else {
+            let capacity = buffer.len();
+            return Ok((peer.transport.receive(buffer)?, capacity, 0));
+        };
+        let direct = first.len();
+        let capacity = direct + buffer.len();
+        let mut slices = [IoSliceMut::new(first), IoSliceMut::new(buffer)];
+        Ok((
+            peer.transport.receive_vectored(&mut slices)?,
+            capacity,
+            direct,
+        ))
+    }
+
+    /// Takes in `direct` bytes that were read into the ring or the assembly and then `input`.
+    fn feed(&mut self, input: &mut [u8], direct: usize) -> Flow {
+        if let Some(ring) = &mut self.ring {
+            ring.advance(direct);
+            return self.feed_ring(input);
+        }
+        if direct > 0 {
+            let peer = &mut self.core.peers[self.key];
+            let event =
+                peer.protocol
+                    .receive_direct(direct, &mut self.assembly, &mut self.core.cork);
+            if let Some(event) = event {
+                self.has_completed = true;
+                dispatch(self.handler, self.core, self.key, event);
+                match flow(self.core, self.key) {
+                    Flow::Continue => {}
+                    Flow::Over => return Flow::Over,
+                    Flow::Held => {
+                        self.keep_for_later(input);
+                        return Flow::Held;
+                    }
+                }
+            }
+        }
+        self.feed_slice(input)
+    }
+
+    /// Feeds what is in the ring, and moves to it from `input` what completes it.
+    fn feed_ring(&mut self, mut input: &mut [u8]) -> Flow {
+        while let Some(mut ring) = self.ring.take() {
+            let len = ring.len();
+            let (consumed, flow) = self.feed_once(ring.contiguous(len));
+            ring.consume(consumed);
+            if flow != Flow::Continue {
+                self.keep_ring(ring);
+                self.keep_for_later(input);
+                return flow;
+            }
+            if ring.is_empty() {
+                self.core.rings.put(ring);
+                break;
+            }
+            if input.is_empty() {
+                self.ring = Some(ring);
+                return Flow::Continue;
+            }
+            let len = ring.len();
+            let protocol = &self.core.peers[self.key].protocol;
+            let missing = protocol.missing(ring.contiguous(len)).unwrap_or(usize::MAX);
+            if ring.spare_len() == 0 {
+                ring = self.core.rings.grow(ring);
+            }
+            let moved = ring.extend_from_slice(&input[..missing.min(input.len())]);
+            input = &mut input[moved..];
+            self.ring = Some(ring);
+        }
+        self.feed_slice(input)
+    }
+
+    /// Feeds bytes of the buffer; the beginning of something at their end goes to a ring.
+    fn feed_slice(&mut self, input: &mut [u8]) -> Flow {
+        let (consumed, flow) = self.feed_once(input);
+        self.keep_for_later(&input[consumed..]);
+        flow
+    }
+
+    /// Feeds bytes until no event comes of them any more; answers how many were consumed.
+    fn feed_once(&mut self, input: &mut [u8]) -> (usize, Flow) {
+        let (handler, core, key) = (&mut *self.handler, &mut *self.core, self.key);
+        let mut start = 0;
+        loop {
+            let protocol = &mut core.peers[key].protocol;
+            let (consumed, event) =
+                protocol.receive(&mut input[start..], &mut self.assembly, &mut core.cork);
+            start += consumed;
+            let Some(event) = event else {
+                return (start, Flow::Continue);
+            };
+            self.has_completed = true;
+            dispatch(handler, core, key, event);
+            match flow(core, key) {
+                Flow::Continue => {}
+                flow => return (start, flow),
+            }
+        }
+    }
+
+    fn keep_for_later(&mut self, rest: &[u8]) {
+        if rest.is_empty() {
+            return;
+        }
+        let mut ring = match self.ring.take() {
+            Some(ring) => ring,
+            None => self.core.rings.take_with_capacity(rest.len()),
+        };
+        while ring.spare_len() < rest.len() {
+            ring = self.core.rings.grow(ring);
+        }
+        ring.extend_from_slice(rest);
+        self.ring = Some(ring);
+    }
+
+    fn keep_ring(&mut self, ring: Ring) {
+        if ring.is_empty() {
+            self.core.rings.put(ring);
+        } else {
+            self.ring = Some(ring);
+        }
+    }
+
+    fn end_of_stream(&mut self) -> Flow {
+        let peer = &mut self.core.peers[self.key];
+        match peer.protocol.state() {
+            // Neither a message nor a Close frame can come any more.
+            State::Open | State::Closing => self.core.end(self.key, Cause::EndOfStream),
+            // The client of a plain request may half-close and still read the response.
+            State::Connecting | State::Closed => {
+                peer.protocol.receive_eof();
+                peer.is_eof = true;
+            }
+        }
+        Flow::Over
+    }
+
+    /// Writes what the pass produced and puts back what it borrowed.
+    fn finish(self, reader: &mut Reader) {
+        let Self {
+            core,
+            key,
+            ring,
+            assembly,
+            has_completed,
+            ..
+        } = self;
+        core.flush_cork(key);
+        core.corked = None;
+        let now = core.deadlines.now();
+        let peer = &mut core.peers[key];
+        peer.last_seen = now;
+        peer.is_pinged = false;
+        let is_assembling = peer.protocol.is_assembling();
+        let is_incomplete = peer.protocol.is_open() && peer.protocol.is_incomplete(ring.is_some());
+        if is_incomplete {
+            let work = core.work(key);
+            if work.message_since == 0 || has_completed {
+                work.message_since = now;
+                core.deadlines.arm(key, now + core.timeouts.message);
+            }
+        } else if let Some(work) = &mut peer.work {
+            work.message_since = 0;
+        }
+        if let Some(ring) = ring {
+            core.work(key).ring = Some(ring);
+        }
+        if is_assembling {
+            core.work(key).assembly = assembly;
+        } else {
+            reader.keep(assembly);
+        }
+        core.linger_when_drained(key);
+        core.release_idle_work(key);
+    }
+}
+
+/// Whether the connection can go on after an event.
+#[inline]
+fn flow<S>(core: &mut Core<S>, key: usize) -> Flow {
+    core.flush_full_cork(key);
+    if core.peers[key].work.is_some() && core.is_paused(key) {
+        Flow::Held
+    } else if core.peers[key].stage == Stage::Gone {
+        Flow::Over
+    } else {
+        Flow::Continue
+    }
+}
+
+#[inline]
+fn dispatch<H: Handler>(handler: &mut H, core: &mut Core<H::State>, key: usize, event: Event<'_>) {
+    match event {
+        Event::Message(message) => {
+            core.stats.messages_in += 1;
+            handler.message(&mut Context::new(core, Some(key)), message);
+        }
+        Event::Ping(payload) => core.pong(key, payload),
+        Event::Pong(_) => {}
+        Event::Request(request) => answer(handler, core, key, &request),
+        Event::Close(frame) => receive_close(handler, core, key, frame),
+        Event::Failed(error) => {
+            let code = error.close_code();
+            close(
+                handler,
+                core,
+                key,
+                Closed {
+                    code,
+                    reason: "",
+                    cause: Cause::Protocol(error),
+                },
+            );
+        }
+        Event::Refused(error) => refuse(handler, core, key, error),
+        // Only a client waits for that.
+        Event::Accepted(_) => {}
+    }
+}
+
+fn receive_close<H: Handler>(
+    handler: &mut H,
+    core: &mut Core<H::State>,
+    key: usize,
+    frame: CloseFrame<'_>,
+) {
+    let (code, cause) = core.peers[key].ending.unwrap_or((frame.code, Cause::Peer));
+    close(
+        handler,
+        core,
+        key,
+        Closed {
+            code,
+            reason: frame.reason,
+            cause,
+        },
+    );
+}
+
+/// Tells the application that an open connection has ended.
+pub(crate) fn close<H: Handler>(
+    handler: &mut H,
+    core: &mut Core<H::State>,
+    key: usize,
+    closed: Closed<'_>,
+) {
+    if core.peers[key].state.is_none() {
+        return;
+    }
+    core.stats.count_close(closed.cause);
+    handler.close(&mut Context::new(core, Some(key)), closed);
+    core.peers[key].state = None;
+    core.topics.remove_member(key as u32);
+}
+
+/// Tells the application how a connection that is about to be freed has ended.
+pub(crate) fn close_ended<H: Handler>(
+    handler: &mut H,
+    core: &mut Core<H::State>,
+    key: usize,
+    cause: Cause,
+) {
+    let peer = &mut core.peers[key];
+    peer.protocol.receive_eof();
+    let (code, cause) = peer.ending.unwrap_or((CloseCode::ABNORMAL_CLOSURE, cause));
+    close(
+        handler,
+        core,
+        key,
+        Closed {
+            code,
+            reason: "",
+            cause,
+        },
+    );
+}
+
+/// Refuses a request that is wrong or late.
+pub(crate) fn refuse<H: Handler>(
+    handler: &mut H,
+    core: &mut Core<H::State>,
+    key: usize,
+    error: HandshakeError,
+) {
+    core.stats.refused.count(error);
+    let date = core.date().to_owned();
+    core.write(key, |protocol, output| {
+        protocol.refuse(error, Some(&date), output)
+    });
+    handler.fault(&mut Context::new(core, Some(key)), Fault::Refused(error));
+}
+
+fn answer<H: Handler>(
+    handler: &mut H,
+    core: &mut Core<H::State>,
+    key: usize,
+    request: &Request<'_>,
+) {
+    if request.is_upgrade() {
+        return upgrade(handler, core, key, request);
+    }
+    let response = handler.request(&mut Context::new(core, Some(key)), request);
+    core.stats.requests += 1;
+    respond(core, key, request, &response);
+}
+
+fn upgrade<H: Handler>(
+    handler: &mut H,
+    core: &mut Core<H::State>,
+    key: usize,
+    request: &Request<'_>,
+) {
+    let accepted = handler.upgrade(&mut Context::new(core, Some(key)), request);
+    match accepted {
+        Ok(accept) => {
+            if let Err(error) = open(core, key, request, accept) {
+                let fault = Fault::BadAcceptance(error);
+                handler.fault(&mut Context::new(core, Some(key)), fault);
+                return respond(core, key, request, &Response::new(500));
+            }
+            handler.open(&mut Context::new(core, Some(key)));
+        }
+        Err(response) => {
+            core.stats.refused_by_application += 1;
+            respond(core, key, request, &response);
+        }
+    }
+}
+
+fn open<S>(
+    core: &mut Core<S>,
+    key: usize,
+    request: &Request<'_>,
+    accept: Accept<S>,
+) -> Result<(), UsageError> {
+    let Accept { state, acceptance } = accept;
+    core.write(key, |protocol, output| {
+        protocol.accept(request, &acceptance, output)
+    })?;
+    core.stats.opened += 1;
+    core.peers[key].state = Some(state);
+    let due = core.deadlines.now() + core.timeouts.idle_of(key);
+    core.deadlines.disarm(key);
+    core.deadlines.arm(key, due);
+    Ok(())
+}
+
+fn respond<S>(core: &mut Core<S>, key: usize, request: &Request<'_>, response: &Response) {
+    let date = core.date().to_owned();
+    // The request is the one that was just handed out: nothing can be wrong.
+    let _ = core.write(key, |protocol, output| {
+        protocol.respond(request, response, Some(&date), output)
+    });
+    let now = core.deadlines.now();
+    core.peers[key].since = now;
+    core.deadlines.arm(key, now + core.timeouts.handshake);
+}

@@ -1,0 +1,180 @@
+//! Counters of one loop: plain numbers, added to where things happen.
+
+use std::fmt;
+
+use crate::protocol::{HandshakeError, ProtocolError};
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cause {
+    /// The peer sent a Close frame.
+    Peer,
+    /// The application closed it.
+    Application,
+    /// The server shuts down.
+    Shutdown,
+    /// The peer broke the protocol.
+    Protocol(ProtocolError),
+    /// The peer ended the TCP connection without a Close frame.
+    EndOfStream,
+    /// The TCP connection broke.
+    ConnectionLost,
+    /// No sign of life after a Ping.
+    PongTimeout,
+    /// A message was begun and not completed in time.
+    MessageTimeout,
+    /// The peer took no byte for too long.
+    WriteTimeout,
+    /// The peer did not answer our Close frame in time.
+    CloseTimeout,
+    /// More bytes waited for the peer than `outbox_hard`.
+    SlowConsumer,
+}
+
+impl Cause {
+    const COUNT: usize = 11;
+
+    /// The cause in two words, fit for a log field or a label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Peer => "peer",
+            Self::Application => "application",
+            Self::Shutdown => "shutdown",
+            Self::Protocol(_) => "protocol-error",
+            Self::EndOfStream => "end-of-stream",
+            Self::ConnectionLost => "connection-lost",
+            Self::PongTimeout => "pong-timeout",
+            Self::MessageTimeout => "message-timeout",
+            Self::WriteTimeout => "write-timeout",
+            Self::CloseTimeout => "close-timeout",
+            Self::SlowConsumer => "slow-consumer",
+        }
+    }
+
+    const fn index(self) -> usize {
+        match self {
+            Self::Peer => 0,
+            Self::Application => 1,
+            Self::Shutdown => 2,
+            Self::Protocol(_) => 3,
+            Self::EndOfStream => 4,
+            Self::ConnectionLost => 5,
+            Self::PongTimeout => 6,
+            Self::MessageTimeout => 7,
+            Self::WriteTimeout => 8,
+            Self::CloseTimeout => 9,
+            Self::SlowConsumer => 10,
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Protocol(error) => write!(f, "{}: {error}", self.name()),
+            _ => f.write_str(self.name()),
+        }
+    }
+}
+
+/// What happened on a loop since it started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// TCP and unix connections accepted.
+    pub accepted: u64,
+    /// Connections answered 503 and closed because `max_connections` were there.
+    pub rejected_full: u64,
+    /// Times that accept failed because descriptors or memory ran out.
+    pub accept_exhausted: u64,
+    /// Times that a waiting connection was gone before it was accepted.
+    pub accept_lost: u64,
+    /// Opening handshakes that completed.
+    pub opened: u64,
+    /// Opening handshakes that the application refused.
+    pub refused_by_application: u64,
+    /// Requests refused because they were wrong or late, by HTTP status.
+    pub refused: Refused,
+    /// Connections that ended before they had sent a complete request.
+    pub ended_before_request: u64,
+    /// Plain HTTP requests answered.
+    pub requests: u64,
+    /// Messages received.
+    pub messages_in: u64,
+    /// Bytes read from sockets.
+    pub bytes_in: u64,
+    /// Bytes taken by sockets.
+    pub bytes_out: u64,
+    /// Messages published to topics.
+    pub published: u64,
+    /// Sends of what was published in a turn to one subscriber.
+    pub deliveries: u64,
+    /// Messages not sent because the connection was closed or closing.
+    pub dropped_closed: u64,
+    /// Messages not sent because `outbox_hard` was reached; the connection is closed with 1013.
+    pub dropped_slow: u64,
+    /// Pings that were answered together with a later one, because the peer did not read.
+    pub pongs_coalesced: u64,
+    /// Commands and events for connections that were gone.
+    pub stale: u64,
+    causes: [u64; Cause::COUNT],
+}
+
+impl Stats {
+    /// How many connections that had opened ended for this cause; of [`Cause::Protocol`], for any
+    /// error.
+    pub fn closed(&self, cause: Cause) -> u64 {
+        self.causes[cause.index()]
+    }
+
+    /// How many connections that had opened ended.
+    pub fn closed_total(&self) -> u64 {
+        self.causes.iter().sum()
+    }
+
+    pub(crate) fn count_close(&mut self, cause: Cause) {
+        self.causes[cause.index()] += 1;
+    }
+}
+
+/// Refused requests by HTTP status.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refused(std::collections::BTreeMap<u16, u64>);
+
+impl Refused {
+    /// How many were refused with this status.
+    pub fn status(&self, status: u16) -> u64 {
+        self.0.get(&status).copied().unwrap_or_default()
+    }
+
+    /// Each status that occurred with its count.
+    pub fn iter(&self) -> impl Iterator<Item = (u16, u64)> {
+        self.0.iter().map(|(&status, &count)| (status, count))
+    }
+
+    pub(crate) fn count(&mut self, error: HandshakeError) {
+        *self.0.entry(error.status()).or_default() += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_counted_apart() {
+        let mut stats = Stats::default();
+        stats.count_close(Cause::Peer);
+        stats.count_close(Cause::SlowConsumer);
+        stats.count_close(Cause::Protocol(ProtocolError::UnmaskedFrame));
+        stats.count_close(Cause::Protocol(ProtocolError::InvalidUtf8));
+        assert_eq!(stats.closed(Cause::Peer), 1);
+        assert_eq!(
+            stats.closed(Cause::Protocol(ProtocolError::ReservedBits)),
+            2
+        );
+        assert_eq!(stats.closed(Cause::Shutdown), 0);
+        assert_eq!(stats.closed_total(), 4);
+    }
+}

@@ -1,0 +1,224 @@
+//! A server on a thread of its own, and raw clients that know nothing of stentor's own encoder.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use stentor::{Config, Context, Endpoint, Handle, Handler, Message, Server};
+
+/// No test waits longer for anything: far above what a loaded machine takes, far below a timeout
+/// of the test runner.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running server; it ends with the value.
+pub(crate) struct Running<H: Handler + Send + 'static> {
+    pub(crate) address: SocketAddr,
+    pub(crate) handle: Handle<H>,
+    thread: Option<JoinHandle<H>>,
+}
+
+/// Starts a server on a free port of the loopback interface.
+pub(crate) fn serve<H>(handler: H, configure: impl FnOnce(&mut Config)) -> Running<H>
+where
+    H: Handler + Send + 'static,
+    H::State: Send,
+{
+    let mut config = Config::listen(["127.0.0.1:0".parse().unwrap()]);
+    configure(&mut config);
+    let server = Server::bind(config, handler).unwrap();
+    let Endpoint::Tcp(address) = server.endpoints()[0] else {
+        panic!("a TCP endpoint")
+    };
+    let handle = server.handle();
+    let thread = Some(std::thread::spawn(move || server.run().unwrap()));
+    Running {
+        address,
+        handle,
+        thread,
+    }
+}
+
+impl<H: Handler + Send + 'static> Running<H> {
+    /// Runs a closure on the loop and waits for its answer.
+    pub(crate) fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut H, &mut Context<'_, H::State>) -> T + Send + 'static,
+    ) -> T {
+        let (sender, receiver) = mpsc::channel();
+        self.handle
+            .run(move |handler, ctx| {
+                let _ = sender.send(question(handler, ctx));
+            })
+            .unwrap();
+        receiver.recv_timeout(PATIENCE).unwrap()
+    }
+
+    /// Asks again and again until the answer is yes.
+    pub(crate) fn wait_until(
+        &self,
+        what: &str,
+        question: impl Fn(&mut H, &mut Context<'_, H::State>) -> bool + Clone + Send + 'static,
+    ) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.ask(question.clone()) {
+            assert!(Instant::now() < deadline, "waited too long until {what}");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Ends the server at once and answers the application.
+    pub(crate) fn stop(mut self) -> H {
+        let _ = self.handle.stop();
+        self.thread.take().unwrap().join().unwrap()
+    }
+
+    /// A raw client behind its opening handshake.
+    pub(crate) fn connect(&self) -> Client {
+        Client::open(self.address, "/")
+    }
+}
+
+impl<H: Handler + Send + 'static> Drop for Running<H> {
+    fn drop(&mut self) {
+        let _ = self.handle.stop();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+            && !std::thread::panicking()
+        {
+            panic!("the server panicked");
+        }
+    }
+}
+
+/// Sends every message back.
+pub(crate) struct Echo;
+
+impl Handler for Echo {
+    type State = ();
+
+    fn message(&mut self, ctx: &mut Context<'_, ()>, message: Message<'_>) {
+        ctx.send(message);
+    }
+}
+
+/// A raw socket with a deadline on every call.
+pub(crate) struct Client {
+    pub(crate) socket: TcpStream,
+}
+
+impl Client {
+    /// Connects and sends nothing.
+    pub(crate) fn raw(address: SocketAddr) -> Self {
+        let socket = TcpStream::connect(address).unwrap();
+        socket.set_nodelay(true).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_write_timeout(Some(PATIENCE)).unwrap();
+        Self { socket }
+    }
+
+    /// Connects and completes the opening handshake.
+    pub(crate) fn open(address: SocketAddr, target: &str) -> Self {
+        let mut client = Self::raw(address);
+        client.send(upgrade_request(target).as_bytes());
+        let head = client.head();
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        client
+    }
+
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        self.socket.write_all(bytes).unwrap();
+    }
+
+    /// Reads a response head, byte by byte so that nothing behind it is lost.
+    pub(crate) fn head(&mut self) -> String {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            self.socket.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        String::from_utf8(head).unwrap()
+    }
+
+    /// Sends a masked frame: `first` is FIN, RSV and opcode as on the wire.
+    pub(crate) fn frame(&mut self, first: u8, payload: &[u8]) {
+        self.send(&masked(first, payload));
+    }
+
+    /// Reads one unmasked frame: its first byte and its payload.
+    pub(crate) fn read_frame(&mut self) -> (u8, Vec<u8>) {
+        let mut head = [0; 2];
+        self.socket.read_exact(&mut head).unwrap();
+        let len = match head[1] {
+            126 => {
+                let mut len = [0; 2];
+                self.socket.read_exact(&mut len).unwrap();
+                usize::from(u16::from_be_bytes(len))
+            }
+            127 => {
+                let mut len = [0; 8];
+                self.socket.read_exact(&mut len).unwrap();
+                usize::try_from(u64::from_be_bytes(len)).unwrap()
+            }
+            len => usize::from(len),
+        };
+        let mut payload = vec![0; len];
+        self.socket.read_exact(&mut payload).unwrap();
+        (head[0], payload)
+    }
+
+    /// Reads a Close frame and answers its code.
+    pub(crate) fn read_close(&mut self) -> u16 {
+        let (first, payload) = self.read_frame();
+        assert_eq!(first, 0x88, "a Close frame, not {payload:?}");
+        payload
+            .first_chunk()
+            .map_or(1005, |code| u16::from_be_bytes(*code))
+    }
+
+    /// Reads to the end of the stream: FIN, or RST.
+    pub(crate) fn read_to_end(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        match self.socket.read_to_end(&mut bytes) {
+            Ok(_) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => bytes,
+            Err(error) => panic!("no end of the stream: {error}"),
+        }
+    }
+}
+
+/// A correct opening handshake.
+pub(crate) fn upgrade_request(target: &str) -> String {
+    format!(
+        "GET {target} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
+         Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         Sec-WebSocket-Version: 13\r\n\r\n"
+    )
+}
+
+/// A masked frame as a client sends it.
+pub(crate) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let key = [0x37, 0xfa, 0x21, 0x3d];
+    let mut frame = vec![first];
+    match payload.len() {
+        len @ 0..=125 => frame.push(0x80 | len as u8),
+        len @ 126..=0xFFFF => {
+            frame.push(0x80 | 126);
+            frame.extend_from_slice(&(len as u16).to_be_bytes());
+        }
+        len => {
+            frame.push(0x80 | 127);
+            frame.extend_from_slice(&(len as u64).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(&key);
+    frame.extend(
+        payload
+            .iter()
+            .zip(key.iter().cycle())
+            .map(|(byte, key)| byte ^ key),
+    );
+    frame
+}
