@@ -11,7 +11,7 @@ use std::time::{Instant, SystemTime};
 
 use slab::Slab;
 
-use super::config::{Config, Limits, Timeouts};
+use super::config::{Limits, Timeouts};
 use super::handler::{ConnectionId, Sent};
 use super::peer::{Peer, Stage, Work};
 use super::publish::{Audience, Batch, Parts};
@@ -69,6 +69,10 @@ pub(crate) struct Core<S> {
     pub(crate) is_shutting_down: bool,
     batch: Batch,
     audience: Audience,
+    #[expect(
+        clippy::vec_box,
+        reason = "the boxes move between here and the slab entries"
+    )]
     spare_works: Vec<Box<Work>>,
     generation: u32,
     date: (u64, String),
@@ -102,22 +106,27 @@ impl TimeoutTicks {
     pub(crate) fn idle_of(&self, key: usize) -> Tick {
         // Fibonacci hashing: neighbouring keys are far from each other.
         let spread = (key as u32).wrapping_mul(0x9E37_79B9);
-        let jitter = u64::from(self.idle / 8) * u64::from(spread) >> 32;
+        let jitter = (u64::from(self.idle / 8) * u64::from(spread)) >> 32;
         self.idle - jitter as Tick
     }
 }
 
 impl<S> Core<S> {
-    pub(crate) fn new(config: &Config, now: Instant) -> Self {
-        let deadlines = Deadlines::new(now, config.timeouts.tick());
-        let mut topics = TopicTable::new(config.limits.max_topics);
-        topics.set_max_per_member(config.limits.max_topics_per_connection);
+    pub(crate) fn new(
+        settings: Settings,
+        limits: Limits,
+        timeouts: &Timeouts,
+        now: Instant,
+    ) -> Self {
+        let deadlines = Deadlines::new(now, timeouts.tick());
+        let mut topics = TopicTable::new(limits.max_topics);
+        topics.set_max_per_member(limits.max_topics_per_connection);
         Self {
             peers: Slab::new(),
-            settings: Arc::new(config.protocol.clone()),
-            timeouts: TimeoutTicks::new(&config.timeouts, &deadlines),
+            settings: Arc::new(settings),
+            timeouts: TimeoutTicks::new(timeouts, &deadlines),
             topics,
-            limits: config.limits.clone(),
+            limits,
             stats: Stats::default(),
             deadlines,
             timers: Timers::default(),

@@ -98,8 +98,13 @@ impl<H: Handler> Server<H> {
             listeners,
             reader: Reader::new(config.limits.receive_buffer),
             handler,
-            core: Core::new(&config, Instant::now()),
             mailbox: Inbox::new(waker, config.limits.max_commands),
+            core: Core::new(
+                config.protocol,
+                config.limits,
+                &config.timeouts,
+                Instant::now(),
+            ),
             commands: Vec::new(),
             expired: Vec::new(),
             drain: config.timeouts.drain,
@@ -231,7 +236,7 @@ impl<H: Handler> Server<H> {
     }
 
     fn accept(&mut self) {
-        for event in self.events.iter() {
+        for event in &self.events {
             let index = LAST_LISTENER.wrapping_sub(event.token().0);
             if let Some(listener) = self.listeners.get_mut(index) {
                 listener.is_ready = true;
@@ -300,7 +305,7 @@ impl<H: Handler> Server<H> {
     }
 
     fn read(&mut self) {
-        for event in self.events.iter() {
+        for event in &self.events {
             let is_own = event.token().0 > usize::MAX >> 1;
             if is_own {
                 continue;

@@ -396,7 +396,8 @@ fn dispatch<H: Handler>(handler: &mut H, core: &mut Core<H::State>, key: usize, 
             handler.message(&mut Context::new(core, Some(key)), message);
         }
         Event::Ping(payload) => core.pong(key, payload),
-        Event::Pong(_) => {}
+        // Any sign of life counts as such; only a client waits to be accepted.
+        Event::Pong(_) | Event::Accepted(_) => {}
         Event::Request(request) => answer(handler, core, key, &request),
         Event::Close(frame) => receive_close(handler, core, key, frame),
         Event::Failed(error) => {
@@ -413,8 +414,6 @@ fn dispatch<H: Handler>(handler: &mut H, core: &mut Core<H::State>, key: usize, 
             );
         }
         Event::Refused(error) => refuse(handler, core, key, error),
-        // Only a client waits for that.
-        Event::Accepted(_) => {}
     }
 }
 
@@ -485,7 +484,7 @@ pub(crate) fn refuse<H: Handler>(
     core.stats.refused.count(error);
     let date = core.date().to_owned();
     core.write(key, |protocol, output| {
-        protocol.refuse(error, Some(&date), output)
+        protocol.refuse(error, Some(&date), output);
     });
     handler.fault(&mut Context::new(core, Some(key)), Fault::Refused(error));
 }
