@@ -15,7 +15,7 @@ use super::frame::{FrameHeader, Opcode};
 use super::handshake::{self, Acceptance, ClientHandshake, HandshakeResponse, Kind};
 use super::http::{HttpLimits, Request, RequestReader, Response, ResponseFraming};
 use super::incoming::{Found, Frames, short_message};
-use super::mask::{apply_mask, apply_mask_ascii};
+use super::mask::apply_mask;
 use super::message::{Assembly, Message, MessageKind};
 
 /// What a [`Connection`] accepts from its peer.
@@ -229,42 +229,29 @@ impl Connection {
         assembly: &'a mut Assembly,
         output: &mut Vec<u8>,
     ) -> (usize, Option<Event<'a>>) {
-        if let Phase::Open(frames) = &self.phase
-            && frames.is_at_boundary()
-            && self.keys.is_none()
-            && let Some(range) = short_message(input, self.settings.max_message_size)
-        {
-            return self.receive_short_message(input, range, output);
+        if let Some((kind, range)) = self.receive_short(input) {
+            let end = range.end;
+            let message = Message::from_parts(kind, &input[range]);
+            return (end, Some(Event::Message(message)));
         }
         self.receive_any(input, assembly, output)
     }
 
-    /// The common case in one piece: a whole masked message of at most 125 bytes is at hand.
+    /// The common case of [`receive`](Self::receive), for a server's loop: a whole unfragmented
+    /// message of at most 125 bytes is at the start of `input`. Answers its kind and the place of
+    /// its payload, now unmasked; whatever is behind that was not looked at. With `None` nothing
+    /// has changed.
     #[inline]
-    fn receive_short_message<'a>(
+    pub(crate) fn receive_short(
         &mut self,
-        input: &'a mut [u8],
-        range: Range<usize>,
-        output: &mut Vec<u8>,
-    ) -> (usize, Option<Event<'a>>) {
-        let (head, payload) = input[..range.end].split_at_mut(range.start);
-        let key = [head[2], head[3], head[4], head[5]];
-        let is_ascii = apply_mask_ascii(payload, key, 0);
-        let kind = if head[0] == 0x81 {
-            MessageKind::Text
-        } else {
-            MessageKind::Binary
-        };
-        if kind == MessageKind::Text && !is_ascii && simdutf8::basic::from_utf8(payload).is_err() {
-            return (
-                range.end,
-                Some(self.fail(ProtocolError::InvalidUtf8, output)),
-            );
+        input: &mut [u8],
+    ) -> Option<(MessageKind, Range<usize>)> {
+        match &self.phase {
+            Phase::Open(frames) if frames.is_at_boundary() && self.keys.is_none() => {
+                short_message(input, self.settings.max_message_size)
+            }
+            _ => None,
         }
-        (
-            range.end,
-            Some(Event::Message(Message::from_parts(kind, payload))),
-        )
     }
 
     #[inline(never)]
@@ -520,7 +507,7 @@ impl Connection {
         if !self.is_open() {
             return Err(UsageError::NotOpen);
         }
-        self.write_frame(opcode_of(message.kind()), message.payload(), output);
+        self.write_frame(message.kind().into(), message.payload(), output);
         Ok(())
     }
 
@@ -608,6 +595,7 @@ impl Connection {
 /// Appends a frame as a server sends it: unfragmented and unmasked (RFC 6455 §5.1).
 #[inline]
 pub fn write_unmasked_frame(opcode: Opcode, payload: &[u8], output: &mut Vec<u8>) {
+    output.reserve(FrameHeader::MAX_LEN + payload.len());
     if payload.len() <= 125 {
         output.extend_from_slice(&[0x80 | opcode as u8, payload.len() as u8]);
     } else {
@@ -624,13 +612,6 @@ pub fn write_masked_frame(opcode: Opcode, payload: &[u8], key: [u8; 4], output: 
     let start = output.len();
     output.extend_from_slice(payload);
     apply_mask(&mut output[start..], key, 0);
-}
-
-pub(crate) const fn opcode_of(kind: MessageKind) -> Opcode {
-    match kind {
-        MessageKind::Text => Opcode::Text,
-        MessageKind::Binary => Opcode::Binary,
-    }
 }
 
 /// Masking keys that a peer cannot predict (RFC 6455 §5.3, §10.3): a counter through `SipHash` with

@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::connection::{Role, Settings};
 use super::error::ProtocolError;
 use super::frame::{FrameHeader, Opcode};
-use super::mask::apply_mask_ascii;
+use super::mask::{apply_mask, apply_mask_ascii};
 use super::message::{Assembly, MessageKind};
 use super::utf8::Utf8Validator;
 
@@ -324,15 +324,41 @@ impl Frames {
     }
 }
 
-/// The payload's place in `input`, if a whole masked text or binary message of at most 125 bytes
-/// is at its start.
+/// The common case in one piece: if a whole, valid, unfragmented message of at most 125 bytes is at
+/// the start of `input`, unmasks it and answers its kind and the place of its payload.
+///
+/// Anything else, an invalid message included, is left as it was to [`Frames::step`].
 #[inline]
-pub(super) fn short_message(input: &[u8], max_message_size: usize) -> Option<Range<usize>> {
-    let &[first @ (0x81 | 0x82), second @ 0x80..=0xFD, ..] = input else {
+pub(super) fn short_message(
+    input: &mut [u8],
+    max_message_size: usize,
+) -> Option<(MessageKind, Range<usize>)> {
+    let &[
+        first @ (0x81 | 0x82),
+        second @ 0x80..=0xFD,
+        k0,
+        k1,
+        k2,
+        k3,
+        ..,
+    ] = &*input
+    else {
         return None;
     };
-    let _ = first;
     let len = usize::from(second & 0x7F);
-    let end = 6 + len;
-    (input.len() >= end && len <= max_message_size).then_some(6..end)
+    let range = 6..6 + len;
+    if len > max_message_size {
+        return None;
+    }
+    let payload = input.get_mut(range.clone())?;
+    let key = [k0, k1, k2, k3];
+    let is_ascii = apply_mask_ascii(payload, key, 0);
+    if first == 0x82 {
+        return Some((MessageKind::Binary, range));
+    }
+    if !is_ascii && simdutf8::basic::from_utf8(payload).is_err() {
+        apply_mask(payload, key, 0); // Puts the mask back.
+        return None;
+    }
+    Some((MessageKind::Text, range))
 }

@@ -19,7 +19,8 @@ use super::stats::{Cause, Stats};
 use super::timer::{Deadlines, Tick, Timers};
 use super::transport::Transport;
 use crate::protocol::{
-    CloseCode, CloseFrame, Connection, FrameHeader, Message, Opcode, Settings, State, UsageError,
+    CloseCode, CloseFrame, Connection, FrameHeader, Message, Settings, State, UsageError,
+    write_unmasked_frame,
 };
 use crate::ring::RingPool;
 use crate::topic::{Subscribed, TopicError, TopicTable};
@@ -231,6 +232,22 @@ impl<S> Core<S> {
 
     #[inline]
     pub(crate) fn send(&mut self, key: usize, message: Message<'_>) -> Sent {
+        let peer = &self.peers[key];
+        // The common case: a short reply to the connection that is being read.
+        if self.corked == Some(key)
+            && message.payload().len() < UNCOPIED
+            && peer.protocol.is_open()
+            && !peer.has_output()
+            && self.batch.is_empty()
+        {
+            write_unmasked_frame(message.kind().into(), message.payload(), &mut self.cork);
+            return Sent::Sent;
+        }
+        self.send_slowly(key, message)
+    }
+
+    #[inline(never)]
+    fn send_slowly(&mut self, key: usize, message: Message<'_>) -> Sent {
         if !self.peers[key].protocol.is_open() {
             self.stats.dropped_closed += 1;
             return Sent::Dropped;
@@ -238,17 +255,12 @@ impl<S> Core<S> {
         if !self.batch.is_empty() {
             self.settle(key);
         }
-        let peer = &mut self.peers[key];
-        if self.corked == Some(key) && !peer.has_output() {
-            if message.payload().len() >= UNCOPIED {
-                self.send_uncopied(key, message);
-            } else {
-                // The connection is open: nothing else can be wrong.
-                let _ = peer.protocol.send(message, &mut self.cork);
-                return Sent::Sent;
-            }
-        } else if self.admit(key) {
-            let _ = self.write(key, |protocol, tail| protocol.send(message, tail));
+        let is_corked = self.corked == Some(key) && !self.peers[key].has_output();
+        if is_corked && message.payload().len() >= UNCOPIED {
+            self.send_uncopied(key, message);
+        } else if is_corked || self.admit(key) {
+            // The connection is open: nothing else can be wrong.
+            let _ = self.write(key, |protocol, output| protocol.send(message, output));
         } else {
             return Sent::Dropped;
         }
@@ -281,11 +293,7 @@ impl<S> Core<S> {
     /// Writes the cork and a large message without copying its payload.
     fn send_uncopied(&mut self, key: usize, message: Message<'_>) {
         let payload = message.payload();
-        let opcode = if message.is_text() {
-            Opcode::Text
-        } else {
-            Opcode::Binary
-        };
+        let opcode = message.kind().into();
         let (header, len) = FrameHeader::unmasked(opcode, payload.len() as u64).to_bytes();
         let slices = [
             IoSlice::new(&self.cork),
