@@ -7,6 +7,7 @@ pub mod connect;
 pub mod cpu;
 pub mod echo;
 pub mod failure;
+pub mod figures;
 pub mod frame;
 pub mod handshake;
 pub mod idle;

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,9 +10,10 @@ use clap::{Args, Parser, Subcommand};
 use loadtest::client::Target;
 use loadtest::echo::Check;
 use loadtest::failure::{Error, Failures};
+use loadtest::figures::{Cell, Peer};
 use loadtest::payload::Kind;
 use loadtest::units::ByteSize;
-use loadtest::{connect, echo, idle};
+use loadtest::{connect, echo, figures, idle};
 use serde::Serialize;
 
 /// Load generator for WebSocket servers
@@ -34,6 +35,8 @@ enum Command {
     Idle(Idle),
     /// Connection storm: handshakes per second, server CPU for each
     Connect(Connect),
+    /// Echo figures of servers against the physical limit, in interleaved rounds
+    Figures(Figures),
 }
 
 #[derive(Args)]
@@ -118,11 +121,59 @@ struct Output {
     json: Option<PathBuf>,
 }
 
+#[derive(Args)]
+struct Figures {
+    /// stentor's program
+    #[arg(long, value_name = "PROGRAM")]
+    server: Option<PathBuf>,
+    /// Its arguments
+    #[arg(
+        long,
+        value_name = "ARGUMENTS",
+        default_value = "echo --listen 127.0.0.1:{port}"
+    )]
+    server_arguments: String,
+    /// Another server; `{port}`, `{frame_in}` and `{frame_out}` are filled in (may be repeated)
+    #[arg(long = "peer", value_name = "NAME=COMMAND")]
+    peers: Vec<Peer>,
+    /// The limit program (by default the one beside this program)
+    #[arg(long, value_name = "PROGRAM")]
+    limit: Option<PathBuf>,
+    /// A load, such as 50x20x16 or 1x1MiBx1 (may be repeated; by default the seven that are quoted)
+    #[arg(long = "cell", value_name = "CONNECTIONSxSIZExIN_FLIGHT")]
+    cells: Vec<Cell>,
+    /// How often everything is measured
+    #[arg(long, default_value = "7", value_parser = positive)]
+    rounds: usize,
+    /// How many rounds of a row are measured again if other work ran on the cores meanwhile
+    #[arg(long, default_value = "14")]
+    repeats: usize,
+    /// How long one measurement counts
+    #[arg(long, default_value = "1500ms", value_parser = humantime::parse_duration)]
+    duration: Duration,
+    /// Load before it counts
+    #[arg(long, default_value = "200ms", value_parser = humantime::parse_duration)]
+    warmup: Duration,
+    /// What messages are made of
+    #[arg(long, default_value = "binary")]
+    kind: Kind,
+    /// The servers' core
+    #[arg(long, default_value = "0")]
+    server_core: usize,
+    /// The load generator's core
+    #[arg(long, default_value = "1")]
+    load_core: usize,
+    /// Write every single measurement to a file
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+}
+
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Echo(arguments) => arguments.run(),
         Command::Idle(arguments) => arguments.run(),
         Command::Connect(arguments) => arguments.run(),
+        Command::Figures(arguments) => arguments.run(),
     };
     match done {
         Ok(status) => status,
@@ -181,6 +232,43 @@ impl Connect {
     }
 }
 
+impl Figures {
+    fn run(self) -> Result<ExitCode, Error> {
+        if figures::cores() < 2 {
+            eprintln!("loadtest: there is one core only: server and load will take turns on it");
+        }
+        let stentor = self.server.map(|server| Peer {
+            name: "stentor".to_owned(),
+            command: [server.display().to_string()]
+                .into_iter()
+                .chain(
+                    self.server_arguments
+                        .split_ascii_whitespace()
+                        .map(str::to_owned),
+                )
+                .collect(),
+        });
+        figures::run(&figures::Options {
+            peers: stentor.into_iter().chain(self.peers).collect(),
+            limit: self.limit.map_or_else(limit_beside_this, Ok)?,
+            cells: if self.cells.is_empty() {
+                figures::CELLS.to_vec()
+            } else {
+                self.cells
+            },
+            rounds: self.rounds,
+            repeats: self.repeats,
+            duration: self.duration,
+            warmup: self.warmup,
+            kind: self.kind,
+            server_core: self.server_core,
+            load_core: self.load_core,
+            csv: self.csv,
+        })?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
 impl Output {
     fn publish(
         &self,
@@ -199,6 +287,11 @@ impl Output {
             ExitCode::FAILURE
         })
     }
+}
+
+fn limit_beside_this() -> Result<PathBuf, Error> {
+    let this = std::env::current_exe().map_err(Error::local("where is this program?"))?;
+    Ok(this.parent().unwrap_or(Path::new("")).join("limit"))
 }
 
 fn positive(text: &str) -> Result<usize, String> {
