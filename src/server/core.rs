@@ -300,7 +300,8 @@ impl<S> Core<S> {
             IoSlice::new(&header[..len]),
             IoSlice::new(payload),
         ];
-        let taken = match self.peers[key].transport.send_vectored(&slices) {
+        let slices = if self.cork.is_empty() { &slices[1..] } else { &slices };
+        let taken = match self.peers[key].transport.send_vectored(slices) {
             Ok(taken) => taken,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(_) => {
