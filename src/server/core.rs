@@ -300,7 +300,11 @@ impl<S> Core<S> {
             IoSlice::new(&header[..len]),
             IoSlice::new(payload),
         ];
-        let slices = if self.cork.is_empty() { &slices[1..] } else { &slices };
+        let slices = if self.cork.is_empty() {
+            &slices[1..]
+        } else {
+            &slices
+        };
         let taken = match self.peers[key].transport.send_vectored(slices) {
             Ok(taken) => taken,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,

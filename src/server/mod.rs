@@ -335,7 +335,11 @@ impl<H: Handler> Server<H> {
     }
 
     fn run_timers(&mut self) {
-        while let Some(token) = self.core.timers.pop_due(self.core.now) {
+        // A timer that is set from here on waits for the next turn, even if it is due.
+        for _ in 0..self.core.timers.len() {
+            let Some(token) = self.core.timers.pop_due(self.core.now) else {
+                break;
+            };
             self.handler
                 .timer(&mut Context::new(&mut self.core, None), token);
         }
@@ -481,7 +485,7 @@ impl<H: Handler> Server<H> {
         let has_ended = !self.core.ended.is_empty();
         while let Some((key, cause)) = self.core.ended.pop() {
             if self.core.peers[key].protocol.state() == State::Connecting {
-                self.core.stats.ended_before_request += 1;
+                self.core.stats.ended_without_upgrade += 1;
             }
             read::close_ended(&mut self.handler, &mut self.core, key, cause);
             self.core.remove(key);
