@@ -209,6 +209,12 @@ impl Connection {
             }
     }
 
+    /// Whether the connection is open and between two messages, with no frame begun.
+    #[inline]
+    pub(crate) fn is_idle(&self) -> bool {
+        matches!(&self.phase, Phase::Open(frames) if frames.is_at_boundary())
+    }
+
     /// Whether the [`Assembly`] holds part of a message; otherwise its bytes are of no more use.
     pub fn is_assembling(&self) -> bool {
         match &self.phase {

@@ -113,6 +113,7 @@ impl Work {
     /// Whether an idle connection can do without it again.
     pub(crate) fn is_idle(&self) -> bool {
         self.ring.is_none()
+            && self.message_since == 0
             && self.assembly.is_empty()
             && self.outbox.is_empty()
             && self.outbox.pending_pong.is_none()

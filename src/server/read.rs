@@ -28,14 +28,17 @@ const SPARE_ASSEMBLIES: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Reader {
     buffer: Box<[u8]>,
-    assemblies: Vec<Assembly>,
+    /// For a message that begins in a pass; it goes with the connection if it does not end there.
+    assembly: Assembly,
+    spares: Vec<Assembly>,
 }
 
 impl Reader {
     pub(crate) fn new(buffer: usize) -> Self {
         Self {
             buffer: vec![0; buffer].into_boxed_slice(),
-            assemblies: Vec::new(),
+            assembly: Assembly::new(),
+            spares: Vec::new(),
         }
     }
 
@@ -58,31 +61,42 @@ impl Reader {
             return;
         }
         let peer = &mut core.peers[key];
-        let (mut ring, mut assembly, mut is_held) = (None, None, false);
+        let (mut ring, mut begun, mut is_held) = (None, None, false);
         if let Some(work) = &mut peer.work {
             ring = work.ring.take();
             is_held = mem::take(&mut work.is_held);
-            assembly = peer
-                .protocol
-                .is_assembling()
-                .then(|| mem::take(&mut work.assembly));
+            if peer.protocol.is_assembling() {
+                begun = Some(mem::take(&mut work.assembly));
+            }
         }
-        let assembly = assembly
-            .or_else(|| self.assemblies.pop())
-            .unwrap_or_default();
         core.corked = Some(key);
         let mut pass = Pass {
             handler,
             core,
             key,
             ring,
-            assembly,
+            assembly: begun.as_mut().unwrap_or(&mut self.assembly),
             has_completed: false,
         };
         if pass.run(&mut self.buffer, to_end, is_held) == Flow::Held {
             pass.core.work(key).is_held = true;
         }
-        pass.finish(self);
+        pass.finish();
+        if core.peers[key].protocol.is_assembling() {
+            core.work(key).assembly = begun.unwrap_or_else(|| self.lend());
+        } else if let Some(assembly) = begun {
+            self.keep(assembly);
+        } else if self.assembly.capacity() > Assembly::KEPT {
+            self.assembly = Assembly::new();
+        }
+        if core.peers[key].work.is_some() {
+            core.release_idle_work(key);
+        }
+    }
+
+    /// Gives the assembly at hand away and takes another one.
+    fn lend(&mut self) -> Assembly {
+        mem::replace(&mut self.assembly, self.spares.pop().unwrap_or_default())
     }
 
     /// Reads and throws away what a peer still sends after the end, until its FIN.
@@ -109,9 +123,9 @@ impl Reader {
     }
 
     fn keep(&mut self, mut assembly: Assembly) {
-        if self.assemblies.len() < SPARE_ASSEMBLIES && assembly.capacity() <= Assembly::KEPT {
+        if self.spares.len() < SPARE_ASSEMBLIES && assembly.capacity() <= Assembly::KEPT {
             assembly.clear();
-            self.assemblies.push(assembly);
+            self.spares.push(assembly);
         }
     }
 }
@@ -134,7 +148,7 @@ struct Pass<'p, H: Handler> {
     /// What was not consumed before: the beginning of something.
     ring: Option<Ring>,
     /// The message that is being put together.
-    assembly: Assembly,
+    assembly: &'p mut Assembly,
     /// Something was completed: what is incomplete at the end has begun in this pass.
     has_completed: bool,
 }
@@ -196,7 +210,7 @@ impl<H: Handler> Pass<'_, H> {
                 let len = spare.len().min(missing);
                 &mut spare[..len]
             }
-        } else if let Some(spare) = peer.protocol.direct(&mut self.assembly) {
+        } else if let Some(spare) = peer.protocol.direct(self.assembly) {
             let len = spare.len().min(budget);
             &mut spare[..len]
         } else {
@@ -221,9 +235,9 @@ impl<H: Handler> Pass<'_, H> {
         }
         if direct > 0 {
             let peer = &mut self.core.peers[self.key];
-            let event =
-                peer.protocol
-                    .receive_direct(direct, &mut self.assembly, &mut self.core.cork);
+            let event = peer
+                .protocol
+                .receive_direct(direct, self.assembly, &mut self.core.cork);
             if let Some(event) = event {
                 self.has_completed = true;
                 dispatch(self.handler, self.core, self.key, event);
@@ -275,7 +289,9 @@ impl<H: Handler> Pass<'_, H> {
     /// Feeds bytes of the buffer; the beginning of something at their end goes to a ring.
     fn feed_slice(&mut self, input: &mut [u8]) -> Flow {
         let (consumed, flow) = self.feed_once(input);
-        self.keep_for_later(&input[consumed..]);
+        if consumed < input.len() {
+            self.keep_for_later(&input[consumed..]);
+        }
         flow
     }
 
@@ -283,7 +299,7 @@ impl<H: Handler> Pass<'_, H> {
     fn feed_once(&mut self, input: &mut [u8]) -> (usize, Flow) {
         let (handler, core, key) = (&mut *self.handler, &mut *self.core, self.key);
         let mut start = 0;
-        loop {
+        while start < input.len() {
             let rest = &mut input[start..];
             let protocol = &mut core.peers[key].protocol;
             if let Some((kind, range)) = protocol.receive_short(rest) {
@@ -292,7 +308,7 @@ impl<H: Handler> Pass<'_, H> {
                 let message = Message::from_parts(kind, &rest[range]);
                 handler.message(&mut Context::new(core, Some(key)), message);
             } else {
-                let (consumed, event) = protocol.receive(rest, &mut self.assembly, &mut core.cork);
+                let (consumed, event) = protocol.receive(rest, self.assembly, &mut core.cork);
                 start += consumed;
                 let Some(event) = event else {
                     return (start, Flow::Continue);
@@ -305,6 +321,7 @@ impl<H: Handler> Pass<'_, H> {
                 flow => return (start, flow),
             }
         }
+        (start, Flow::Continue)
     }
 
     fn keep_for_later(&mut self, rest: &[u8]) {
@@ -345,14 +362,9 @@ impl<H: Handler> Pass<'_, H> {
     }
 
     /// Writes what the pass produced and puts back what it borrowed.
-    fn finish(self, reader: &mut Reader) {
+    fn finish(self) {
         let Self {
-            core,
-            key,
-            ring,
-            assembly,
-            has_completed,
-            ..
+            core, key, ring, ..
         } = self;
         core.flush_cork(key);
         core.corked = None;
@@ -360,27 +372,22 @@ impl<H: Handler> Pass<'_, H> {
         let peer = &mut core.peers[key];
         peer.last_seen = now;
         peer.is_pinged = false;
-        let is_assembling = peer.protocol.is_assembling();
-        let is_incomplete = peer.protocol.is_open() && peer.protocol.is_incomplete(ring.is_some());
-        if is_incomplete {
+        if ring.is_none() && peer.work.is_none() && peer.protocol.is_idle() {
+            return; // The common case: nothing is left over.
+        }
+        if peer.protocol.is_open() && peer.protocol.is_incomplete(ring.is_some()) {
             let work = core.work(key);
-            if work.message_since == 0 || has_completed {
+            if work.message_since == 0 || self.has_completed {
                 work.message_since = now;
                 core.deadlines.arm(key, now + core.timeouts.message);
             }
         } else if let Some(work) = &mut peer.work {
             work.message_since = 0;
         }
-        if let Some(ring) = ring {
-            core.work(key).ring = Some(ring);
-        }
-        if is_assembling {
-            core.work(key).assembly = assembly;
-        } else {
-            reader.keep(assembly);
+        if ring.is_some() {
+            core.work(key).ring = ring;
         }
         core.linger_when_drained(key);
-        core.release_idle_work(key);
     }
 }
 
