@@ -55,3 +55,7 @@ pub use server::{
     Accept, BindError, Cause, Closed, Config, ConfigError, ConnectionId, Context, Endpoint, Fault,
     Handle, HandleError, Handler, Limits, Refused, Sent, Server, Stats, SubscribeError, Timeouts,
 };
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

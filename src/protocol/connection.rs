@@ -32,7 +32,7 @@ pub struct Settings {
     /// demands the shortest form of senders.
     pub accept_non_minimal_lengths: bool,
     /// The largest unfragmented frame, header included, that waits in the caller's receive buffer
-    /// until it is complete; default 4 KiB, the size of the smallest ring. Of a larger one, each
+    /// until it is complete; default 4 KiB, about a page. Of a larger one, each
     /// part is moved to the [`Assembly`] at once.
     pub max_frame_in_place: usize,
     /// Limits of the opening handshake and of plain HTTP requests.
