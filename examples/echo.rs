@@ -1,6 +1,6 @@
 //! The smallest server: every message comes back as it went.
 //!
-//! `cargo run --release --example echo`, then connect to <ws://127.0.0.1:9001> with any client.
+//! `cargo run --release --example echo`, then connect to `ws://127.0.0.1:9001` with any client.
 
 use stentor::{Config, Context, Handler, Message, Server};
 

@@ -207,14 +207,14 @@ impl fmt::Debug for Ring {
     }
 }
 
-/// Rings that are not in use, by capacity: 4 KiB, 8 KiB, and so on up to the largest class.
+/// Rings that are not in use, by capacity: 2 KiB, 4 KiB, and so on up to the largest class.
 ///
 /// # Memory
 ///
 /// A ring is allocated when it is first needed, and kept from then on, so that a steady load never
 /// meets the allocator. Making the pool touches no page. Allocating its rings in advance would
-/// touch all of them, because an allocator writes a header in front of each: 4 KiB of resident
-/// memory for a ring that may never hold a byte.
+/// touch all of them, because an allocator writes a header in front of each: a page of resident
+/// memory for every two rings for a ring that may never hold a byte.
 ///
 /// What is kept is bounded, so that a burst (ten thousand request heads that arrive by halves) does
 /// not become the size of the process forever. At the bound, larger idle rings are freed in favour
@@ -227,7 +227,7 @@ impl fmt::Debug for Ring {
 /// let mut ring = pool.take();
 /// while ring.extend_from_slice(b"part of a request head") > 0 {}
 /// let ring = pool.grow(ring);
-/// assert_eq!((ring.capacity(), ring.len()), (8192, 4096));
+/// assert_eq!((ring.capacity(), ring.len()), (2048, 2048));
 /// pool.put(ring);
 /// ```
 #[derive(Debug)]
@@ -241,9 +241,9 @@ pub struct RingPool {
 }
 
 impl RingPool {
-    /// The capacity of the smallest class, and of most rings: a page, and more than a request head
-    /// of a browser takes.
-    pub const SMALLEST: usize = 4 * 1024;
+    /// The capacity of the smallest class, and of most rings: more than a request head of a browser
+    /// takes, and little enough that a peer which sends single bytes cannot make it matter.
+    pub const SMALLEST: usize = 2 * 1024;
 
     /// The capacity of the largest class unless told otherwise: a request head at its limit of 16
     /// KiB, with as much again in the same read.
@@ -470,19 +470,19 @@ mod tests {
         }
 
         #[test]
-        fn growing_keeps_contents_however_they_lie(consumed in 0_usize..4096, added in 0_usize..4096) {
+        fn growing_keeps_contents_however_they_lie(consumed in 0_usize..2048, added in 0_usize..2048) {
             let mut pool = RingPool::new(4);
             let mut ring = pool.take();
-            ring.extend_from_slice(&[0; 4096]);
+            ring.extend_from_slice(&[0; 2048]);
             ring.consume(consumed);
             let bytes: Vec<u8> = (0..added.min(consumed)).map(|i| i as u8).collect();
             ring.extend_from_slice(&bytes);
             let before = contents(&ring);
 
             let grown = pool.grow(ring);
-            prop_assert_eq!(grown.capacity(), 8192);
+            prop_assert_eq!(grown.capacity(), 4096);
             prop_assert_eq!(contents(&grown), before);
-            prop_assert_eq!(pool.retained(), 4096);
+            prop_assert_eq!(pool.retained(), 2048);
         }
 
         #[test]
@@ -493,8 +493,8 @@ mod tests {
             let mut taken = Vec::new();
             for (step, n) in steps {
                 match step {
-                    0 => taken.push((pool.take(), 4096)),
-                    1 => taken.push((pool.take_with_capacity(n), n.next_power_of_two().max(4096))),
+                    0 => taken.push((pool.take(), 2048)),
+                    1 => taken.push((pool.take_with_capacity(n), n.next_power_of_two().max(2048))),
                     2 => if let Some((ring, capacity)) = taken.pop() {
                         taken.push((pool.grow(ring), 2 * capacity));
                     },
@@ -505,7 +505,7 @@ mod tests {
                     },
                 }
                 prop_assert!(taken.iter().all(|(ring, capacity)| ring.capacity() == *capacity && ring.is_empty()));
-                prop_assert!(pool.retained() <= preallocated * 4096);
+                prop_assert!(pool.retained() <= preallocated * 2048);
             }
         }
     }
@@ -576,24 +576,24 @@ mod tests {
         let mut ring = pool.take();
         ring.extend_from_slice(b"old");
         let address = ring.readable().0.as_ptr();
-        pool.put(Ring::with_capacity(4096));
+        pool.put(Ring::with_capacity(2048));
         pool.put(ring);
 
         let mut again = pool.take();
         assert!(again.is_empty());
         assert_eq!(again.writable().0.as_ptr(), address);
-        assert_eq!(pool.retained(), 4096);
+        assert_eq!(pool.retained(), 2048);
     }
 
     #[test]
     fn at_the_bound_larger_rings_make_room_for_smaller_ones_but_not_the_reverse() {
-        let mut pool = RingPool::new(8);
+        let mut pool = RingPool::new(16);
         pool.put(Ring::with_capacity(32 * 1024));
         assert_eq!(pool.retained(), 32 * 1024);
-        pool.put(Ring::with_capacity(4096));
-        assert_eq!(pool.retained(), 4096, "the large ring was freed");
+        pool.put(Ring::with_capacity(2048));
+        assert_eq!(pool.retained(), 2048, "the large ring was freed");
         pool.put(Ring::with_capacity(32 * 1024));
-        assert_eq!(pool.retained(), 4096, "the large ring was not kept");
+        assert_eq!(pool.retained(), 2048, "the large ring was not kept");
     }
 
     #[test]

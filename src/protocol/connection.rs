@@ -14,9 +14,9 @@ use super::error::{HandshakeError, ProtocolError, UsageError};
 use super::frame::{FrameHeader, Opcode};
 use super::handshake::{self, Acceptance, ClientHandshake, HandshakeResponse, Kind};
 use super::http::{HttpLimits, Request, RequestReader, Response, ResponseFraming};
-use super::mask::{apply_mask, apply_mask_ascii};
+use super::incoming::{Found, Frames, short_message};
+use super::mask::apply_mask;
 use super::message::{Assembly, Message, MessageKind};
-use super::utf8::Utf8Validator;
 
 /// What a [`Connection`] accepts from its peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,15 +24,15 @@ pub struct Settings {
     /// The largest message in bytes, whole or in fragments; default 16 MiB. A larger one is
     /// refused by its header with 1009, before any of it is stored.
     pub max_message_size: usize,
-    /// The most frames that one message may come in; default 65,536, which lets a message of
-    /// 4 MiB come in fragments of 64 bytes. More fail with 1008: empty fragments carry no bytes
-    /// that `max_message_size` could count.
+    /// The most frames that one message may come in; default 131,072: 4 MiB in fragments of 64
+    /// bytes, with as many again empty. More fail with 1008: empty fragments carry no bytes that
+    /// `max_message_size` could count.
     pub max_fragments: u32,
     /// Accept payload lengths that are spelt longer than needed; default `false`. RFC 6455 §5.2
     /// demands the shortest form of senders.
     pub accept_non_minimal_lengths: bool,
     /// The largest unfragmented frame, header included, that waits in the caller's receive buffer
-    /// until it is complete; default 4 KiB, the size of the smallest ring. Of a larger one, each
+    /// until it is complete; default 4 KiB, about a page. Of a larger one, each
     /// part is moved to the [`Assembly`] at once.
     pub max_frame_in_place: usize,
     /// Limits of the opening handshake and of plain HTTP requests.
@@ -43,7 +43,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             max_message_size: 16 << 20,
-            max_fragments: 65_536,
+            max_fragments: 131_072,
             accept_non_minimal_lengths: false,
             max_frame_in_place: 4096,
             http: HttpLimits::default(),
@@ -204,7 +204,7 @@ impl Connection {
         leftover
             || match &self.phase {
                 Phase::Requested(reader) => reader.is_reading(),
-                Phase::Open(frames) | Phase::Closing(frames) => frames.message.is_some(),
+                Phase::Open(frames) | Phase::Closing(frames) => frames.is_in_message(),
                 _ => false,
             }
     }
@@ -212,7 +212,7 @@ impl Connection {
     /// Whether the [`Assembly`] holds part of a message; otherwise its bytes are of no more use.
     pub fn is_assembling(&self) -> bool {
         match &self.phase {
-            Phase::Open(frames) | Phase::Closing(frames) => frames.message.is_some(),
+            Phase::Open(frames) | Phase::Closing(frames) => frames.is_in_message(),
             _ => false,
         }
     }
@@ -229,42 +229,29 @@ impl Connection {
         assembly: &'a mut Assembly,
         output: &mut Vec<u8>,
     ) -> (usize, Option<Event<'a>>) {
-        if let Phase::Open(frames) = &self.phase
-            && frames.is_at_boundary()
-            && self.keys.is_none()
-            && let Some(range) = short_message(input, self.settings.max_message_size)
-        {
-            return self.receive_short_message(input, range, output);
+        if let Some((kind, range)) = self.receive_short(input) {
+            let end = range.end;
+            let message = Message::from_parts(kind, &input[range]);
+            return (end, Some(Event::Message(message)));
         }
         self.receive_any(input, assembly, output)
     }
 
-    /// The common case in one piece: a whole masked message of at most 125 bytes is at hand.
+    /// The common case of [`receive`](Self::receive), for a server's loop: a whole unfragmented
+    /// message of at most 125 bytes is at the start of `input`. Answers its kind and the place of
+    /// its payload, now unmasked; whatever is behind that was not looked at. With `None` nothing
+    /// has changed.
     #[inline]
-    fn receive_short_message<'a>(
+    pub(crate) fn receive_short(
         &mut self,
-        input: &'a mut [u8],
-        range: Range<usize>,
-        output: &mut Vec<u8>,
-    ) -> (usize, Option<Event<'a>>) {
-        let (head, payload) = input[..range.end].split_at_mut(range.start);
-        let key = [head[2], head[3], head[4], head[5]];
-        let is_ascii = apply_mask_ascii(payload, key, 0);
-        let kind = if head[0] == 0x81 {
-            MessageKind::Text
-        } else {
-            MessageKind::Binary
-        };
-        if kind == MessageKind::Text && !is_ascii && simdutf8::basic::from_utf8(payload).is_err() {
-            return (
-                range.end,
-                Some(self.fail(ProtocolError::InvalidUtf8, output)),
-            );
+        input: &mut [u8],
+    ) -> Option<(MessageKind, Range<usize>)> {
+        match &self.phase {
+            Phase::Open(frames) if frames.is_at_boundary() && self.keys.is_none() => {
+                short_message(input, self.settings.max_message_size)
+            }
+            _ => None,
         }
-        (
-            range.end,
-            Some(Event::Message(Message::from_parts(kind, payload))),
-        )
     }
 
     #[inline(never)]
@@ -406,10 +393,9 @@ impl Connection {
     /// [`receive_direct`](Self::receive_direct) before anything else is received.
     pub fn direct<'a>(&self, assembly: &'a mut Assembly) -> Option<&'a mut [u8]> {
         match &self.phase {
-            Phase::Open(frames) | Phase::Closing(frames) => match &frames.progress {
-                Progress::Streaming(stream) => Some(assembly.spare(stream.remaining_usize())),
-                _ => None,
-            },
+            Phase::Open(frames) | Phase::Closing(frames) => {
+                frames.streaming().map(|wanted| assembly.spare(wanted))
+            }
             _ => None,
         }
     }
@@ -521,7 +507,7 @@ impl Connection {
         if !self.is_open() {
             return Err(UsageError::NotOpen);
         }
-        self.write_frame(opcode_of(message.kind()), message.payload(), output);
+        self.write_frame(message.kind().into(), message.payload(), output);
         Ok(())
     }
 
@@ -609,6 +595,7 @@ impl Connection {
 /// Appends a frame as a server sends it: unfragmented and unmasked (RFC 6455 §5.1).
 #[inline]
 pub fn write_unmasked_frame(opcode: Opcode, payload: &[u8], output: &mut Vec<u8>) {
+    output.reserve(FrameHeader::MAX_LEN + payload.len());
     if payload.len() <= 125 {
         output.extend_from_slice(&[0x80 | opcode as u8, payload.len() as u8]);
     } else {
@@ -627,324 +614,7 @@ pub fn write_masked_frame(opcode: Opcode, payload: &[u8], key: [u8; 4], output: 
     apply_mask(&mut output[start..], key, 0);
 }
 
-pub(crate) const fn opcode_of(kind: MessageKind) -> Opcode {
-    match kind {
-        MessageKind::Text => Opcode::Text,
-        MessageKind::Binary => Opcode::Binary,
-    }
-}
-
-/// The payload's place in `input`, if a whole masked text or binary message of at most 125 bytes
-/// is at its start.
-#[inline]
-fn short_message(input: &[u8], max_message_size: usize) -> Option<Range<usize>> {
-    let &[first @ (0x81 | 0x82), second @ 0x80..=0xFD, ..] = input else {
-        return None;
-    };
-    let _ = first;
-    let len = usize::from(second & 0x7F);
-    let end = 6 + len;
-    (input.len() >= end && len <= max_message_size).then_some(6..end)
-}
-
-/// Where in its frames the connection is.
-#[derive(Debug, Default)]
-struct Frames {
-    progress: Progress,
-    /// The kind of the message whose fragments, or whose long only frame, are in the assembly.
-    message: Option<MessageKind>,
-    /// How many frames that message has so far.
-    fragments: u32,
-    /// Judges the text of the current message, chunk by chunk.
-    utf8: Utf8Validator,
-}
-
-#[derive(Debug, Default)]
-enum Progress {
-    /// The next byte is the first of a frame.
-    #[default]
-    Boundary,
-    /// An unfragmented frame waits in the caller's buffer; `unmasked` bytes of its payload are.
-    InPlace {
-        header: FrameHeader,
-        header_len: u8,
-        unmasked: u32,
-    },
-    /// The header is consumed; the payload moves to the assembly as it comes.
-    Streaming(Stream),
-}
-
-#[derive(Debug)]
-struct Stream {
-    key: [u8; 4],
-    fin: bool,
-    /// How many bytes of the payload have come, modulo 4: the phase of the mask.
-    phase: u8,
-    remaining: u64,
-}
-
-impl Stream {
-    fn remaining_usize(&self) -> usize {
-        usize::try_from(self.remaining).unwrap_or(usize::MAX)
-    }
-}
-
-/// What one step through the input found.
-enum Found {
-    /// More bytes are needed.
-    Nothing,
-    /// A fragment that does not complete its message.
-    Fragment,
-    /// An unfragmented message, at this place in the input.
-    Message(MessageKind, Range<usize>),
-    /// The message in the assembly is complete.
-    Assembled(MessageKind),
-    /// A control frame, with its payload at this place in the input.
-    Control(Opcode, Range<usize>),
-}
-
-impl Frames {
-    #[inline]
-    fn is_at_boundary(&self) -> bool {
-        matches!(self.progress, Progress::Boundary) && self.message.is_none()
-    }
-
-    /// Reads at most one frame from `input`; answers how much of it was consumed.
-    fn step(
-        &mut self,
-        input: &mut [u8],
-        assembly: &mut Assembly,
-        settings: &Settings,
-        role: Role,
-    ) -> Result<(usize, Found), ProtocolError> {
-        match &self.progress {
-            Progress::Streaming(_) => self.stream(input, 0, assembly),
-            &Progress::InPlace {
-                header,
-                header_len,
-                unmasked,
-            } => self.in_place(input, header, usize::from(header_len), unmasked as usize),
-            Progress::Boundary => {
-                let Some((header, header_len)) = FrameHeader::parse(input)? else {
-                    return Ok((0, Found::Nothing));
-                };
-                self.judge(&header, header_len, assembly.len(), settings, role)?;
-                self.begin(input, header, header_len, assembly, settings)
-            }
-        }
-    }
-
-    /// Everything that a header alone can be refused for, before anything is reserved for it.
-    fn judge(
-        &self,
-        header: &FrameHeader,
-        header_len: usize,
-        assembled: usize,
-        settings: &Settings,
-        role: Role,
-    ) -> Result<(), ProtocolError> {
-        // §5.2: RSV1–3 "MUST be 0 unless an extension is negotiated that defines meanings".
-        if header.rsv != 0 {
-            return Err(ProtocolError::ReservedBits);
-        }
-        match (role, header.masking_key) {
-            // §5.1: "The server MUST close the connection upon receiving a frame that is not
-            // masked."
-            (Role::Server, None) => return Err(ProtocolError::UnmaskedFrame),
-            // §5.1: "A client MUST close a connection if it detects a masked frame."
-            (Role::Client, Some(_)) => return Err(ProtocolError::MaskedFrame),
-            _ => {}
-        }
-        // §5.2: "in all cases, the minimal number of bytes MUST be used to encode the length".
-        if !settings.accept_non_minimal_lengths && !header.is_minimal(header_len) {
-            return Err(ProtocolError::NonMinimalLength);
-        }
-        if header.opcode.is_control() {
-            return Ok(());
-        }
-        // §5.4: fragments of one message are not interleaved with those of another.
-        let assembled = match (header.opcode, self.message) {
-            (Opcode::Continuation, None) => return Err(ProtocolError::UnexpectedContinuation),
-            (Opcode::Continuation, Some(_)) => assembled as u64,
-            (_, Some(_)) => return Err(ProtocolError::ExpectedContinuation),
-            (_, None) => 0,
-        };
-        // §10.4: an implementation "MUST protect itself from exceeding those limitations".
-        let total = assembled.checked_add(header.payload_len);
-        if total.is_none_or(|total| total > settings.max_message_size as u64) {
-            return Err(ProtocolError::MessageTooBig);
-        }
-        if self.message.is_some() && self.fragments >= settings.max_fragments {
-            return Err(ProtocolError::TooManyFragments);
-        }
-        Ok(())
-    }
-
-    fn begin(
-        &mut self,
-        input: &mut [u8],
-        header: FrameHeader,
-        header_len: usize,
-        assembly: &mut Assembly,
-        settings: &Settings,
-    ) -> Result<(usize, Found), ProtocolError> {
-        if header.opcode.is_control() {
-            return self.in_place(input, header, header_len, 0);
-        }
-        let frame_len = header.payload_len.saturating_add(header_len as u64);
-        let fits = frame_len <= (input.len().max(settings.max_frame_in_place)) as u64;
-        if header.opcode != Opcode::Continuation {
-            self.utf8 = Utf8Validator::default();
-            if header.fin && fits {
-                return self.in_place(input, header, header_len, 0);
-            }
-            assembly.clear();
-            self.fragments = 0;
-            let is_text = header.opcode == Opcode::Text;
-            self.message = Some(if is_text {
-                MessageKind::Text
-            } else {
-                MessageKind::Binary
-            });
-        }
-        self.fragments += 1;
-        self.progress = Progress::Streaming(Stream {
-            key: header.masking_key.unwrap_or_default(),
-            fin: header.fin,
-            phase: 0,
-            remaining: header.payload_len,
-        });
-        self.stream(input, header_len, assembly)
-    }
-
-    /// Reads an unfragmented frame that is lent from the input once it is complete. What is
-    /// there of it is unmasked and judged at once.
-    fn in_place(
-        &mut self,
-        input: &mut [u8],
-        header: FrameHeader,
-        header_len: usize,
-        unmasked: usize,
-    ) -> Result<(usize, Found), ProtocolError> {
-        let payload_len = header.payload_len as usize; // At most `input.len()` or 4 KiB: `begin`.
-        let available = payload_len.min(input.len() - header_len);
-        let key = header.masking_key.unwrap_or_default();
-        let fresh = &mut input[header_len + unmasked..header_len + available];
-        let is_ascii = apply_mask_ascii(fresh, key, unmasked);
-        if header.opcode == Opcode::Text {
-            self.validate(fresh, is_ascii)?;
-        }
-        if available < payload_len {
-            let (header_len, unmasked) = (header_len as u8, available as u32);
-            self.progress = Progress::InPlace {
-                header,
-                header_len,
-                unmasked,
-            };
-            return Ok((0, Found::Nothing));
-        }
-        self.progress = Progress::Boundary;
-        let range = header_len..header_len + payload_len;
-        let found = match header.opcode {
-            Opcode::Text => {
-                self.utf8.finish().map_err(|_| ProtocolError::InvalidUtf8)?;
-                Found::Message(MessageKind::Text, range.clone())
-            }
-            Opcode::Binary => Found::Message(MessageKind::Binary, range.clone()),
-            control => Found::Control(control, range.clone()),
-        };
-        Ok((range.end, found))
-    }
-
-    /// Moves the payload bytes behind `start` from the input to the assembly.
-    fn stream(
-        &mut self,
-        input: &mut [u8],
-        start: usize,
-        assembly: &mut Assembly,
-    ) -> Result<(usize, Found), ProtocolError> {
-        let Progress::Streaming(stream) = &mut self.progress else {
-            unreachable!("the caller is in the middle of a payload")
-        };
-        let count = stream.remaining_usize().min(input.len() - start);
-        let chunk = &mut input[start..start + count];
-        let is_ascii = apply_mask_ascii(chunk, stream.key, usize::from(stream.phase));
-        if self.message == Some(MessageKind::Text) {
-            self.validate(chunk, is_ascii)?;
-        }
-        assembly.extend(chunk);
-        let found = self.advance_stream(count)?;
-        Ok((start + count, found))
-    }
-
-    /// The same for `count` bytes that were read into the assembly already.
-    fn stream_in_place(
-        &mut self,
-        count: usize,
-        assembly: &mut Assembly,
-    ) -> Result<Found, ProtocolError> {
-        let Progress::Streaming(stream) = &mut self.progress else {
-            return Ok(Found::Nothing);
-        };
-        assert!(
-            count as u64 <= stream.remaining,
-            "more bytes than the payload has left"
-        );
-        let chunk = assembly.advance(count);
-        let is_ascii = apply_mask_ascii(chunk, stream.key, usize::from(stream.phase));
-        if self.message == Some(MessageKind::Text) {
-            self.validate(chunk, is_ascii)?;
-        }
-        self.advance_stream(count)
-    }
-
-    fn advance_stream(&mut self, count: usize) -> Result<Found, ProtocolError> {
-        let Progress::Streaming(stream) = &mut self.progress else {
-            unreachable!("the caller is in the middle of a payload")
-        };
-        stream.remaining -= count as u64;
-        stream.phase = (usize::from(stream.phase) + count & 3) as u8;
-        if stream.remaining > 0 {
-            return Ok(Found::Nothing);
-        }
-        let fin = stream.fin;
-        self.progress = Progress::Boundary;
-        if !fin {
-            return Ok(Found::Fragment);
-        }
-        let kind = self
-            .message
-            .take()
-            .expect("a streamed payload belongs to a message");
-        if kind == MessageKind::Text {
-            self.utf8.finish().map_err(|_| ProtocolError::InvalidUtf8)?;
-        }
-        Ok(Found::Assembled(kind))
-    }
-
-    /// §8.1: bytes that no UTF-8 text can hold fail the connection as soon as they are seen.
-    #[inline]
-    fn validate(&mut self, chunk: &[u8], is_ascii: bool) -> Result<(), ProtocolError> {
-        let judged = if is_ascii {
-            self.utf8.push_ascii(chunk.len())
-        } else {
-            self.utf8.push(chunk)
-        };
-        judged.map_err(|_| ProtocolError::InvalidUtf8)
-    }
-
-    fn missing(&self, leftover: &[u8]) -> usize {
-        match &self.progress {
-            Progress::Streaming(stream) => stream.remaining_usize(),
-            Progress::InPlace {
-                header, header_len, ..
-            } => usize::from(*header_len) + header.payload_len as usize - leftover.len(),
-            Progress::Boundary => FrameHeader::missing(leftover),
-        }
-    }
-}
-
-/// Masking keys that a peer cannot predict (RFC 6455 §5.3, §10.3): a counter through SipHash with
+/// Masking keys that a peer cannot predict (RFC 6455 §5.3, §10.3): a counter through `SipHash` with
 /// a key from the operating system's entropy.
 #[derive(Debug)]
 struct MaskingKeys {

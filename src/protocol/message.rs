@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::frame::Opcode;
+
 /// Whether a message is text or binary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MessageKind {
@@ -9,6 +11,16 @@ pub enum MessageKind {
     Text,
     /// Any bytes.
     Binary,
+}
+
+impl From<MessageKind> for Opcode {
+    #[inline]
+    fn from(kind: MessageKind) -> Self {
+        match kind {
+            MessageKind::Text => Self::Text,
+            MessageKind::Binary => Self::Binary,
+        }
+    }
 }
 
 /// One complete message, lent.
@@ -247,10 +259,10 @@ mod tests {
     #[test]
     fn a_used_assembly_keeps_its_memory() {
         let mut assembly = Assembly::new();
-        assembly.extend(&[1; 50_000]);
+        assembly.extend(&vec![1; 50_000]);
         let capacity = assembly.capacity();
         assembly.clear();
-        assembly.extend(&[2; 50_000]);
+        assembly.extend(&vec![2; 50_000]);
         assert_eq!((assembly.capacity(), assembly.len()), (capacity, 50_000));
     }
 

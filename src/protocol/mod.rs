@@ -17,6 +17,7 @@ pub mod error;
 pub mod frame;
 pub mod handshake;
 pub mod http;
+mod incoming;
 pub mod mask;
 pub mod message;
 pub mod utf8;

@@ -11,7 +11,7 @@ use std::time::{Instant, SystemTime};
 
 use slab::Slab;
 
-use super::config::{Config, Limits, Timeouts};
+use super::config::{Limits, Timeouts};
 use super::handler::{ConnectionId, Sent};
 use super::peer::{Peer, Stage, Work};
 use super::publish::{Audience, Batch, Parts};
@@ -19,7 +19,8 @@ use super::stats::{Cause, Stats};
 use super::timer::{Deadlines, Tick, Timers};
 use super::transport::Transport;
 use crate::protocol::{
-    CloseCode, CloseFrame, Connection, FrameHeader, Message, Opcode, Settings, State, UsageError,
+    CloseCode, CloseFrame, Connection, FrameHeader, Message, Settings, State, UsageError,
+    write_unmasked_frame,
 };
 use crate::ring::RingPool;
 use crate::topic::{Subscribed, TopicError, TopicTable};
@@ -69,6 +70,10 @@ pub(crate) struct Core<S> {
     pub(crate) is_shutting_down: bool,
     batch: Batch,
     audience: Audience,
+    #[expect(
+        clippy::vec_box,
+        reason = "the boxes move between here and the slab entries"
+    )]
     spare_works: Vec<Box<Work>>,
     generation: u32,
     date: (u64, String),
@@ -102,22 +107,27 @@ impl TimeoutTicks {
     pub(crate) fn idle_of(&self, key: usize) -> Tick {
         // Fibonacci hashing: neighbouring keys are far from each other.
         let spread = (key as u32).wrapping_mul(0x9E37_79B9);
-        let jitter = u64::from(self.idle / 8) * u64::from(spread) >> 32;
+        let jitter = (u64::from(self.idle / 8) * u64::from(spread)) >> 32;
         self.idle - jitter as Tick
     }
 }
 
 impl<S> Core<S> {
-    pub(crate) fn new(config: &Config, now: Instant) -> Self {
-        let deadlines = Deadlines::new(now, config.timeouts.tick());
-        let mut topics = TopicTable::new(config.limits.max_topics);
-        topics.set_max_per_member(config.limits.max_topics_per_connection);
+    pub(crate) fn new(
+        settings: Settings,
+        limits: Limits,
+        timeouts: &Timeouts,
+        now: Instant,
+    ) -> Self {
+        let deadlines = Deadlines::new(now, timeouts.tick());
+        let mut topics = TopicTable::new(limits.max_topics);
+        topics.set_max_per_member(limits.max_topics_per_connection);
         Self {
             peers: Slab::new(),
-            settings: Arc::new(config.protocol.clone()),
-            timeouts: TimeoutTicks::new(&config.timeouts, &deadlines),
+            settings: Arc::new(settings),
+            timeouts: TimeoutTicks::new(timeouts, &deadlines),
             topics,
-            limits: config.limits.clone(),
+            limits,
             stats: Stats::default(),
             deadlines,
             timers: Timers::default(),
@@ -222,6 +232,22 @@ impl<S> Core<S> {
 
     #[inline]
     pub(crate) fn send(&mut self, key: usize, message: Message<'_>) -> Sent {
+        let peer = &self.peers[key];
+        // The common case: a short reply to the connection that is being read.
+        if self.corked == Some(key)
+            && message.payload().len() < UNCOPIED
+            && peer.protocol.is_open()
+            && !peer.has_output()
+            && self.batch.is_empty()
+        {
+            write_unmasked_frame(message.kind().into(), message.payload(), &mut self.cork);
+            return Sent::Sent;
+        }
+        self.send_slowly(key, message)
+    }
+
+    #[inline(never)]
+    fn send_slowly(&mut self, key: usize, message: Message<'_>) -> Sent {
         if !self.peers[key].protocol.is_open() {
             self.stats.dropped_closed += 1;
             return Sent::Dropped;
@@ -229,17 +255,12 @@ impl<S> Core<S> {
         if !self.batch.is_empty() {
             self.settle(key);
         }
-        let peer = &mut self.peers[key];
-        if self.corked == Some(key) && !peer.has_output() {
-            if message.payload().len() >= UNCOPIED {
-                self.send_uncopied(key, message);
-            } else {
-                // The connection is open: nothing else can be wrong.
-                let _ = peer.protocol.send(message, &mut self.cork);
-                return Sent::Sent;
-            }
-        } else if self.admit(key) {
-            let _ = self.write(key, |protocol, tail| protocol.send(message, tail));
+        let is_corked = self.corked == Some(key) && !self.peers[key].has_output();
+        if is_corked && message.payload().len() >= UNCOPIED {
+            self.send_uncopied(key, message);
+        } else if is_corked || self.admit(key) {
+            // The connection is open: nothing else can be wrong.
+            let _ = self.write(key, |protocol, output| protocol.send(message, output));
         } else {
             return Sent::Dropped;
         }
@@ -272,18 +293,19 @@ impl<S> Core<S> {
     /// Writes the cork and a large message without copying its payload.
     fn send_uncopied(&mut self, key: usize, message: Message<'_>) {
         let payload = message.payload();
-        let opcode = if message.is_text() {
-            Opcode::Text
-        } else {
-            Opcode::Binary
-        };
+        let opcode = message.kind().into();
         let (header, len) = FrameHeader::unmasked(opcode, payload.len() as u64).to_bytes();
         let slices = [
             IoSlice::new(&self.cork),
             IoSlice::new(&header[..len]),
             IoSlice::new(payload),
         ];
-        let taken = match self.peers[key].transport.send_vectored(&slices) {
+        let slices = if self.cork.is_empty() {
+            &slices[1..]
+        } else {
+            &slices
+        };
+        let taken = match self.peers[key].transport.send_vectored(slices) {
             Ok(taken) => taken,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(_) => {

@@ -98,8 +98,13 @@ impl<H: Handler> Server<H> {
             listeners,
             reader: Reader::new(config.limits.receive_buffer),
             handler,
-            core: Core::new(&config, Instant::now()),
             mailbox: Inbox::new(waker, config.limits.max_commands),
+            core: Core::new(
+                config.protocol,
+                config.limits,
+                &config.timeouts,
+                Instant::now(),
+            ),
             commands: Vec::new(),
             expired: Vec::new(),
             drain: config.timeouts.drain,
@@ -231,7 +236,7 @@ impl<H: Handler> Server<H> {
     }
 
     fn accept(&mut self) {
-        for event in self.events.iter() {
+        for event in &self.events {
             let index = LAST_LISTENER.wrapping_sub(event.token().0);
             if let Some(listener) = self.listeners.get_mut(index) {
                 listener.is_ready = true;
@@ -300,7 +305,7 @@ impl<H: Handler> Server<H> {
     }
 
     fn read(&mut self) {
-        for event in self.events.iter() {
+        for event in &self.events {
             let is_own = event.token().0 > usize::MAX >> 1;
             if is_own {
                 continue;
@@ -330,7 +335,11 @@ impl<H: Handler> Server<H> {
     }
 
     fn run_timers(&mut self) {
-        while let Some(token) = self.core.timers.pop_due(self.core.now) {
+        // A timer that is set from here on waits for the next turn, even if it is due.
+        for _ in 0..self.core.timers.len() {
+            let Some(token) = self.core.timers.pop_due(self.core.now) else {
+                break;
+            };
             self.handler
                 .timer(&mut Context::new(&mut self.core, None), token);
         }
@@ -476,7 +485,7 @@ impl<H: Handler> Server<H> {
         let has_ended = !self.core.ended.is_empty();
         while let Some((key, cause)) = self.core.ended.pop() {
             if self.core.peers[key].protocol.state() == State::Connecting {
-                self.core.stats.ended_before_request += 1;
+                self.core.stats.ended_without_upgrade += 1;
             }
             read::close_ended(&mut self.handler, &mut self.core, key, cause);
             self.core.remove(key);

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::protocol::{Message, Opcode, write_unmasked_frame};
+use crate::protocol::{Message, write_unmasked_frame};
 use crate::topic::{TopicId, TopicTable};
 
 /// The messages of one turn.
@@ -62,11 +62,7 @@ impl Batch {
         // No subscriber holds the bytes while a turn collects: `clear` saw to it.
         let bytes = Arc::make_mut(self.bytes.get_or_insert_default());
         let start = bytes.len();
-        let opcode = if message.is_text() {
-            Opcode::Text
-        } else {
-            Opcode::Binary
-        };
+        let opcode = message.kind().into();
         write_unmasked_frame(opcode, message.payload(), bytes);
         let entry = self.entries.len() as u32;
         self.entries.push(Entry {

@@ -16,7 +16,9 @@ use super::handler::{Accept, Closed, Fault, Handler};
 use super::peer::Stage;
 use super::stats::Cause;
 use crate::protocol::http::{Request, Response};
-use crate::protocol::{Assembly, CloseCode, CloseFrame, Event, HandshakeError, State, UsageError};
+use crate::protocol::{
+    Assembly, CloseCode, CloseFrame, Event, HandshakeError, Message, State, UsageError,
+};
 use crate::ring::Ring;
 
 /// Assemblies kept for the next long messages, so that a steady stream of them allocates nothing.
@@ -282,15 +284,22 @@ impl<H: Handler> Pass<'_, H> {
         let (handler, core, key) = (&mut *self.handler, &mut *self.core, self.key);
         let mut start = 0;
         loop {
+            let rest = &mut input[start..];
             let protocol = &mut core.peers[key].protocol;
-            let (consumed, event) =
-                protocol.receive(&mut input[start..], &mut self.assembly, &mut core.cork);
-            start += consumed;
-            let Some(event) = event else {
-                return (start, Flow::Continue);
-            };
+            if let Some((kind, range)) = protocol.receive_short(rest) {
+                start += range.end;
+                core.stats.messages_in += 1;
+                let message = Message::from_parts(kind, &rest[range]);
+                handler.message(&mut Context::new(core, Some(key)), message);
+            } else {
+                let (consumed, event) = protocol.receive(rest, &mut self.assembly, &mut core.cork);
+                start += consumed;
+                let Some(event) = event else {
+                    return (start, Flow::Continue);
+                };
+                dispatch(handler, core, key, event);
+            }
             self.has_completed = true;
-            dispatch(handler, core, key, event);
             match flow(core, key) {
                 Flow::Continue => {}
                 flow => return (start, flow),
@@ -388,7 +397,7 @@ fn flow<S>(core: &mut Core<S>, key: usize) -> Flow {
     }
 }
 
-#[inline]
+#[inline(never)]
 fn dispatch<H: Handler>(handler: &mut H, core: &mut Core<H::State>, key: usize, event: Event<'_>) {
     match event {
         Event::Message(message) => {
@@ -396,7 +405,8 @@ fn dispatch<H: Handler>(handler: &mut H, core: &mut Core<H::State>, key: usize, 
             handler.message(&mut Context::new(core, Some(key)), message);
         }
         Event::Ping(payload) => core.pong(key, payload),
-        Event::Pong(_) => {}
+        // Any sign of life counts as such; only a client waits to be accepted.
+        Event::Pong(_) | Event::Accepted(_) => {}
         Event::Request(request) => answer(handler, core, key, &request),
         Event::Close(frame) => receive_close(handler, core, key, frame),
         Event::Failed(error) => {
@@ -413,8 +423,6 @@ fn dispatch<H: Handler>(handler: &mut H, core: &mut Core<H::State>, key: usize, 
             );
         }
         Event::Refused(error) => refuse(handler, core, key, error),
-        // Only a client waits for that.
-        Event::Accepted(_) => {}
     }
 }
 
@@ -485,7 +493,7 @@ pub(crate) fn refuse<H: Handler>(
     core.stats.refused.count(error);
     let date = core.date().to_owned();
     core.write(key, |protocol, output| {
-        protocol.refuse(error, Some(&date), output)
+        protocol.refuse(error, Some(&date), output);
     });
     handler.fault(&mut Context::new(core, Some(key)), Fault::Refused(error));
 }

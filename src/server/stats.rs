@@ -96,8 +96,8 @@ pub struct Stats {
     pub refused_by_application: u64,
     /// Requests refused because they were wrong or late, by HTTP status.
     pub refused: Refused,
-    /// Connections that ended before they had sent a complete request.
-    pub ended_before_request: u64,
+    /// Connections that ended while they spoke HTTP, or nothing.
+    pub ended_without_upgrade: u64,
     /// Plain HTTP requests answered.
     pub requests: u64,
     /// Messages received.

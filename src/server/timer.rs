@@ -120,6 +120,10 @@ impl Timers {
         self.heap.push(Reverse((at, self.count, token)));
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.heap.len()
+    }
+
     pub(crate) fn sleep(&self, now: Instant) -> Option<Duration> {
         self.heap
             .peek()

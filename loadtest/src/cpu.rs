@@ -1,0 +1,235 @@
+//! What a run cost: the server's CPU time for each thing done, our own, and which of the two was the limit.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::failure::Error;
+use crate::process::{CpuTimes, own_cpu_time};
+use crate::units::{Micros, float};
+
+/// Readings of a clock and of both processes' CPU time at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading {
+    at: Instant,
+    own: Duration,
+    own_times: CpuTimes,
+    server: Option<CpuTimes>,
+}
+
+/// What set the pace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Bound {
+    /// The server's core was full: the rate is the server's.
+    Server,
+    /// Ours was and the server's was not: the rate is ours, and says nothing of the server.
+    Client,
+    /// Something else ran on one of the two cores: the rate says nothing at all.
+    Contended,
+    /// Neither side was busy: something else, such as latency, set the pace.
+    Neither,
+    /// The server's CPU time is not known.
+    Unknown,
+}
+
+/// CPU spent between two readings.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Cost {
+    /// Seconds between the readings.
+    pub seconds: f64,
+    /// Ours.
+    pub own: Share,
+    /// The server's, if its process is known.
+    pub server: Option<ServerCost>,
+    /// What set the pace.
+    pub bound: Bound,
+}
+
+/// What a process had of one core.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Share {
+    /// The part of the time in which it ran; above 1 with several threads.
+    pub busy: f64,
+    /// The part of the time in which it was ready to run while something else did.
+    pub waiting: f64,
+}
+
+/// The server's CPU time.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ServerCost {
+    /// In all.
+    #[serde(flatten)]
+    pub share: Share,
+    /// Microseconds in its own code for each thing done.
+    pub user_us: f64,
+    /// Microseconds in the kernel for each thing done.
+    pub system_us: f64,
+}
+
+/// A core busier than this is taken for full.
+const FULL: f64 = 0.97;
+/// A core less busy than this has room left.
+const HAS_ROOM: f64 = 0.90;
+/// Waiting more than this is not just waking up: a core was shared.
+const SHARED: f64 = 0.10;
+
+impl Reading {
+    /// Reads everything now.
+    ///
+    /// # Errors
+    ///
+    /// If the server's process is not there.
+    pub fn take(server_pid: Option<u32>) -> Result<Self, Error> {
+        let times =
+            |pid| CpuTimes::of(pid).map_err(Error::local(format_args!("server process {pid}")));
+        Ok(Reading {
+            at: Instant::now(),
+            own: own_cpu_time(),
+            own_times: times(std::process::id())?,
+            server: server_pid.map(times).transpose()?,
+        })
+    }
+
+    /// The cost since an earlier reading of `done` things.
+    pub fn cost_since(&self, earlier: &Reading, done: u64) -> Cost {
+        let elapsed = self.at - earlier.at;
+        let part = |time: Duration| time.div_duration_f64(elapsed);
+        let each = |time: Duration| time.as_secs_f64() * 1e6 / float(done.max(1));
+        let own = Share {
+            busy: part(self.own.saturating_sub(earlier.own)),
+            waiting: part(self.own_times.since(&earlier.own_times).waited),
+        };
+        let server = self.server.zip(earlier.server).map(|(now, then)| {
+            let used = now.since(&then);
+            ServerCost {
+                share: Share {
+                    busy: part(used.total()),
+                    waiting: part(used.waited),
+                },
+                user_us: each(used.user),
+                system_us: each(used.system),
+            }
+        });
+        Cost {
+            seconds: elapsed.as_secs_f64(),
+            own,
+            server,
+            bound: Bound::of(own, server.map(|server| server.share)),
+        }
+    }
+}
+
+impl Bound {
+    fn of(own: Share, server: Option<Share>) -> Self {
+        match server {
+            _ if own.waiting > SHARED => Bound::Contended,
+            None => Bound::Unknown,
+            Some(server) if server.waiting > SHARED => Bound::Contended,
+            Some(server) if server.busy >= HAS_ROOM => Bound::Server,
+            Some(_) if own.busy > FULL => Bound::Client,
+            Some(_) => Bound::Neither,
+        }
+    }
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Bound::Server => "server-bound",
+            Bound::Client => "client-bound",
+            Bound::Contended => "contended",
+            Bound::Neither => "unbound",
+            Bound::Unknown => "unknown",
+        })
+    }
+}
+
+impl Cost {
+    /// Two or three lines for people; `thing` is what was counted.
+    pub fn lines(&self, thing: &str) -> String {
+        let server = match self.server {
+            Some(server) => format!(
+                "{} µs per {thing}: {} user, {} system; {}",
+                Micros(server.user_us + server.system_us),
+                Micros(server.user_us),
+                Micros(server.system_us),
+                server.share
+            ),
+            None => "unknown without --server-pid".to_owned(),
+        };
+        let meaning = match self.bound {
+            Bound::Server => {
+                return format!("  server CPU    {server}\n  own CPU       {}", self.own);
+            }
+            Bound::Client => {
+                "the load generator was full before the server was: this rate is not the server's"
+            }
+            Bound::Contended => "other work ran on these cores: this rate is nobody's",
+            Bound::Neither => "neither side was busy enough to set this rate",
+            Bound::Unknown => "without the server's CPU time nothing says whose rate this is",
+        };
+        format!(
+            "  server CPU    {server}\n  own CPU       {}\n  {:<13} {meaning}",
+            self.own, self.bound
+        )
+    }
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1} % of a core", self.busy * 100.0)?;
+        if self.waiting > SHARED {
+            write!(f, ", and waited for it {:.1} %", self.waiting * 100.0)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn busy(busy: f64) -> Share {
+        Share { busy, waiting: 0.0 }
+    }
+
+    #[test]
+    fn full_client_before_a_server_with_room_is_client_bound() {
+        assert_eq!(Bound::of(busy(0.99), Some(busy(0.85))), Bound::Client);
+        assert_eq!(Bound::of(busy(0.99), Some(busy(0.95))), Bound::Server);
+        assert_eq!(Bound::of(busy(0.80), Some(busy(0.99))), Bound::Server);
+        assert_eq!(Bound::of(busy(0.80), Some(busy(0.80))), Bound::Neither);
+        assert_eq!(Bound::of(busy(0.99), None), Bound::Unknown);
+    }
+
+    #[test]
+    fn shared_core_spoils_everything() {
+        let shared = Share {
+            busy: 0.5,
+            waiting: 0.4,
+        };
+        assert_eq!(Bound::of(busy(0.99), Some(shared)), Bound::Contended);
+        assert_eq!(Bound::of(shared, Some(busy(0.99))), Bound::Contended);
+        assert_eq!(Bound::of(shared, None), Bound::Contended);
+    }
+
+    #[test]
+    fn cost_is_divided_by_the_time() {
+        let earlier = Reading {
+            at: Instant::now(),
+            own: Duration::ZERO,
+            own_times: CpuTimes::default(),
+            server: None,
+        };
+        let later = Reading {
+            at: earlier.at + Duration::from_secs(2),
+            own: Duration::from_secs(1),
+            ..earlier
+        };
+        let cost = later.cost_since(&earlier, 0);
+        assert!((cost.seconds - 2.0).abs() < 1e-9 && (cost.own.busy - 0.5).abs() < 1e-9);
+        assert!(cost.server.is_none());
+    }
+}
