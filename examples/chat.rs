@@ -67,7 +67,7 @@ impl Handler for Chat {
 
     fn request(&mut self, _: &mut Ctx<'_>, request: &Request<'_>) -> Response {
         match request.method() {
-            "GET" | "HEAD" => Response::new(200).html(include_str!("index.html")),
+            "GET" | "HEAD" => Response::new(200).html(include_str!("chat.html")),
             _ => Response::method_not_allowed(&["GET", "HEAD"]).expect("they are tokens"),
         }
     }
