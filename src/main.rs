@@ -1,3 +1,10 @@
-//! The `stentor` program.
+//! The `stentor` program: the library with flags, logs, signals and exit codes around it.
 
-fn main() {}
+mod broadcast;
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run(cli::parse())
+}

@@ -1,0 +1,144 @@
+//! Paths: which topic, or what else.
+
+use std::borrow::Cow;
+
+use stentor::protocol::http::Response;
+use stentor::topic::TopicTable;
+
+/// What a path names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Route<'p> {
+    /// A topic, and its page: `/t/NAME`, or `/` for the lobby.
+    Topic(Cow<'p, str>),
+    /// What browsers ask for on their own.
+    Icon,
+}
+
+/// A path that names nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    NotFound,
+    BadName(&'static str),
+}
+
+impl<'p> Route<'p> {
+    /// What this path, which is percent-encoded, names.
+    pub(super) fn of(path: &'p [u8]) -> Result<Self, Refusal> {
+        match path {
+            b"/" => Ok(Self::Topic(Cow::Borrowed(LOBBY))),
+            b"/favicon.ico" => Ok(Self::Icon),
+            path => match path.strip_prefix(b"/t/") {
+                Some(name) => topic(name).map(Self::Topic).map_err(Refusal::BadName),
+                None => Err(Refusal::NotFound),
+            },
+        }
+    }
+}
+
+/// Where those meet who name no topic.
+const LOBBY: &str = "lobby";
+
+/// The name of a topic. It may hold slashes, written as such or as `%2F`.
+fn topic(encoded: &[u8]) -> Result<Cow<'_, str>, &'static str> {
+    let name = match percent_decode(encoded).ok_or("a % is not followed by two hex digits")? {
+        Cow::Borrowed(bytes) => str::from_utf8(bytes).map(Cow::Borrowed).ok(),
+        Cow::Owned(bytes) => String::from_utf8(bytes).map(Cow::Owned).ok(),
+    };
+    let name = name.ok_or("it is not UTF-8")?;
+    if name.is_empty() {
+        return Err("it is empty; write /t/NAME");
+    }
+    if name.len() > TopicTable::MAX_NAME_LEN {
+        return Err("it is longer than 255 bytes");
+    }
+    if name.contains(char::is_control) {
+        return Err("it holds a control character");
+    }
+    Ok(name)
+}
+
+/// RFC 3986 §2.1. `None` if a `%` is not followed by two hexadecimal digits.
+fn percent_decode(encoded: &[u8]) -> Option<Cow<'_, [u8]>> {
+    if !encoded.contains(&b'%') {
+        return Some(Cow::Borrowed(encoded));
+    }
+    let mut decoded = Vec::with_capacity(encoded.len());
+    let mut bytes = encoded.iter();
+    while let Some(&byte) = bytes.next() {
+        decoded.push(match byte {
+            b'%' => hex_digit(*bytes.next()?)? << 4 | hex_digit(*bytes.next()?)?,
+            byte => byte,
+        });
+    }
+    Some(Cow::Owned(decoded))
+}
+
+fn hex_digit(byte: u8) -> Option<u8> {
+    char::from(byte).to_digit(16).map(|digit| digit as u8)
+}
+
+impl From<Refusal> for Response {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NotFound => {
+                Response::new(404).text("Not found. Topics are at /t/NAME, the lobby is at /.\n")
+            }
+            Refusal::BadName(problem) => {
+                Response::new(400).text(format!("The name of the topic is not good: {problem}.\n"))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topic_of(path: &str) -> String {
+        match Route::of(path.as_bytes()) {
+            Ok(Route::Topic(name)) => name.into_owned(),
+            other => panic!("{path}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_path_names_a_topic() {
+        assert_eq!(topic_of("/"), "lobby");
+        assert_eq!(topic_of("/t/news"), "news");
+        assert_eq!(topic_of("/t/gr%C3%BC%c3%9fe"), "grüße");
+        assert_eq!(topic_of("/t/a/b%2Fc"), "a/b/c");
+        assert_eq!(topic_of("/t/a+b%20c"), "a+b c");
+        assert_eq!(topic_of("/t/%25"), "%");
+        let longest = "x".repeat(255);
+        assert_eq!(topic_of(&format!("/t/{longest}")), longest);
+    }
+
+    #[test]
+    fn a_bad_name_is_refused_with_its_reason() {
+        let longer = format!("/t/{}", "x".repeat(256));
+        for (path, reason) in [
+            ("/t/", "empty"),
+            ("/t/%", "hex digits"),
+            ("/t/%4", "hex digits"),
+            ("/t/%+1", "hex digits"),
+            ("/t/%ff", "UTF-8"),
+            ("/t/%C3%28", "UTF-8"),
+            ("/t/a%0d%0ab", "control"),
+            ("/t/%C2%85", "control"),
+            (&longer, "255"),
+        ] {
+            let Err(Refusal::BadName(problem)) = Route::of(path.as_bytes()) else {
+                panic!("{path} is refused")
+            };
+            assert!(problem.contains(reason), "{path}: {problem}");
+        }
+    }
+
+    #[test]
+    fn other_paths_are_not_there() {
+        for path in ["/t", "/T/news", "//", "/index.html", "*", "/t%2Fnews"] {
+            assert_eq!(Route::of(path.as_bytes()), Err(Refusal::NotFound), "{path}");
+        }
+        assert_eq!(Route::of(b"/favicon.ico"), Ok(Route::Icon));
+    }
+}

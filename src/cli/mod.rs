@@ -1,0 +1,163 @@
+//! From a command line to a server that runs, and from its end to an exit code.
+//!
+//! ```text
+//! arguments, environment ─▶ Flags ─▶ Settings ─▶ Server ─▶ ExitCode
+//! ```
+//!
+//! What is served is `broadcast`'s business, or `echo`'s.
+
+mod echo;
+mod flags;
+mod log;
+mod logged;
+mod open_files;
+mod settings;
+mod signals;
+mod units;
+
+use std::fmt;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use stentor::{BindError, Config, Endpoint, Handler, Server, Stats};
+use tracing::{info, warn};
+
+use self::echo::Echo;
+use self::flags::Flags;
+use self::logged::Logged;
+use self::settings::{Mode, Settings};
+use self::signals::Signals;
+use crate::broadcast::Broadcast;
+
+/// Reads the command line and the environment.
+pub(crate) fn parse() -> Result<Flags, clap::Error> {
+    Flags::try_parse()
+}
+
+/// Runs the program to its end.
+pub(crate) fn run(flags: Result<Flags, clap::Error>) -> ExitCode {
+    let flags = match flags {
+        Ok(flags) => flags,
+        Err(help) if !help.use_stderr() => {
+            // `stentor --help | head` is no failure.
+            let _ = help.print();
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => return fail(&flags::describe(&error)),
+    };
+    let settings = open_files::raise_limit().and_then(|limit| Settings::resolve(&flags, limit));
+    let settings = match settings {
+        Ok(settings) => settings,
+        Err(error) => return fail(&Failure::Setup(error)),
+    };
+    let logs = log::start(settings.log_level);
+    let ended = match settings.mode {
+        Mode::Serve => serve(settings.mode, settings.config, Broadcast::default()),
+        Mode::Echo => serve(settings.mode, settings.config, Echo),
+    };
+    logs.finish();
+    ended.unwrap_or_else(|failure| fail(&failure))
+}
+
+/// Serves until a signal ends it.
+fn serve<H>(mode: Mode, config: Config, handler: H) -> Result<ExitCode, Failure>
+where
+    H: Handler + 'static,
+{
+    // Before anybody can connect: who is connected is always closed in order.
+    let signals = Signals::catch().map_err(Failure::System)?;
+    let mut server = Server::bind(config, Logged::new(handler))?;
+    announce(mode, &server.endpoints());
+    let ending = signals
+        .shut_down(server.handle())
+        .map_err(Failure::System)?;
+    while server.turn(None).map_err(Failure::System)? {}
+    log_end(server.stats());
+    Ok(ending.exit_code())
+}
+
+/// Says on standard output where to connect. If nobody reads that, the server runs all the same.
+fn announce(mode: Mode, endpoints: &[Endpoint]) {
+    let mut stdout = io::stdout().lock();
+    for endpoint in endpoints {
+        let address = mode.address(endpoint);
+        let _ = writeln!(stdout, "stentor {} {address}", env!("CARGO_PKG_VERSION"));
+        info!(%endpoint, "listens");
+    }
+    let _ = stdout.flush();
+}
+
+fn log_end(stats: &Stats) {
+    info!(
+        connections = stats.opened,
+        messages_in = stats.messages_in,
+        deliveries = stats.deliveries,
+        bytes_in = stats.bytes_in,
+        bytes_out = stats.bytes_out,
+        "stopped"
+    );
+    let dropped = stats.dropped_slow;
+    if dropped > 0 {
+        warn!(
+            dropped,
+            "messages were not sent to peers that read too slowly"
+        );
+    }
+}
+
+/// Why the program could not start, or stopped.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// What was asked for cannot be had: the key, what is wrong with it, and what would be right.
+    Setup(SetupError),
+    /// The operating system refuses what every program may ask for.
+    System(io::Error),
+}
+
+/// A key of the configuration that cannot be used, in one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SetupError(String);
+
+impl SetupError {
+    /// What is wrong with a key, and what would be right.
+    fn new(key: &str, problem: impl fmt::Display) -> Self {
+        Self(format!("{key}: {problem}"))
+    }
+}
+
+impl fmt::Display for SetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<BindError> for Failure {
+    fn from(error: BindError) -> Self {
+        match error {
+            BindError::Poll(error) => Self::System(error),
+            // They name the key and the remedy themselves.
+            BindError::Config(_) | BindError::Listen(..) => {
+                Self::Setup(SetupError(error.to_string()))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Setup(error) => write!(f, "{error}"),
+            Self::System(error) => write!(f, "the operating system refuses: {error}"),
+        }
+    }
+}
+
+/// One line for whoever started the program, and the exit code that sorts it.
+fn fail(failure: &Failure) -> ExitCode {
+    let _ = writeln!(io::stderr(), "stentor: {failure}");
+    match failure {
+        Failure::Setup(_) => ExitCode::from(2),
+        Failure::System(_) => ExitCode::FAILURE,
+    }
+}
