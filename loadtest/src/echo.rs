@@ -102,7 +102,7 @@ const SAMPLE_EVERY: u64 = 1000;
 /// How long the last messages may take to be answered when nothing else is answered meanwhile.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// Round trips are recorded to three digits, from 0.1 µs up to here.
-const LONGEST_ROUND_TRIP: Duration = Duration::from_secs(60);
+const LONGEST_ROUND_TRIP: Duration = Duration::from_mins(1);
 
 /// Runs the load.
 ///

@@ -212,15 +212,24 @@ mod tests {
         assert_eq!(parse_rollup("Rss: 1 kB\n"), None);
     }
 
+    // Not this process: the times of its threads go with them, and tests are threads.
     #[test]
-    fn our_own_process_has_times_and_memory() {
-        let pid = std::process::id();
-        let before = CpuTimes::of(pid).unwrap();
-        let own = own_cpu_time();
-        while own_cpu_time() < own + Duration::from_millis(30) {
-            std::hint::spin_loop();
+    fn another_process_has_times_and_memory() {
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "while :; do :; done"])
+            .spawn()
+            .unwrap();
+        let before = CpuTimes::of(child.id()).unwrap();
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        while CpuTimes::of(child.id()).unwrap().since(&before).total() < Duration::from_millis(30) {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "a busy process uses no time"
+            );
+            std::thread::yield_now();
         }
-        assert!(CpuTimes::of(pid).unwrap().since(&before).total() > Duration::from_millis(10));
-        assert!(Memory::of(pid).unwrap().private_dirty > 0);
+        assert!(Memory::of(child.id()).unwrap().private_dirty > 0);
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 }
