@@ -147,8 +147,8 @@ impl<'a, S> Context<'a, S> {
             .subscribe(key.ok_or(SubscribeError::NotOpen)?, topic)?)
     }
 
-    /// Ends the subscription of this connection to a topic; answers whether there was one. The
-    /// end of a connection ends all of its subscriptions.
+    /// Ends the subscription of this connection to a topic; answers whether there was one. Closing
+    /// a connection, from whichever side, ends all of its subscriptions.
     pub fn unsubscribe(&mut self, topic: &str) -> bool {
         self.unsubscribe_connection(self.id(), topic)
     }

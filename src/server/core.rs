@@ -177,12 +177,13 @@ impl<S> Core<S> {
         if peer.stage != Stage::Gone {
             peer.stage = Stage::Gone;
             self.ended.push((key, cause));
+            self.topics.remove_member(key as u32);
         }
     }
 
     /// Frees the slab entry, and with it the socket.
     pub(crate) fn remove(&mut self, key: usize) {
-        self.topics.remove_member(key as u32);
+        debug_assert_eq!(self.topics.topics_of(key as u32).len(), 0);
         self.deadlines.disarm(key);
         let mut peer = self.peers.remove(key);
         if let Some(work) = peer.work.take() {
@@ -514,7 +515,8 @@ impl<S> Core<S> {
         let _ = self.write(key, |protocol, output| protocol.pong(payload, output));
     }
 
-    /// Starts the closing handshake, behind everything that was sent and published so far.
+    /// Starts the closing handshake, behind everything that was sent and published so far. Nothing
+    /// may follow: the subscriptions end here.
     pub(crate) fn close(
         &mut self,
         key: usize,
@@ -525,6 +527,7 @@ impl<S> Core<S> {
             self.settle(key);
         }
         self.write(key, |protocol, output| protocol.close(frame, output))?;
+        self.topics.remove_member(key as u32);
         let peer = &mut self.peers[key];
         peer.ending = Some((frame.code, cause));
         peer.since = self.deadlines.now();
@@ -590,7 +593,7 @@ impl<S> Core<S> {
             return;
         }
         self.batch.set_cursor(member);
-        if !self.peers[key].protocol.is_open() || !self.admit(key) {
+        if !self.admit(key) {
             return;
         }
         self.stats.deliveries += 1;
@@ -603,6 +606,17 @@ impl<S> Core<S> {
         self.batch = batch;
     }
 
+    /// The connection is closed, by a Close frame of the peer or an error, and the answer is in the
+    /// cork from `reply` on: what was published so far goes in front of it.
+    pub(crate) fn settle_before(&mut self, key: usize, reply: usize) {
+        if !self.batch.is_empty() {
+            let reply = self.cork.split_off(reply);
+            self.settle(key);
+            self.cork.extend_from_slice(&reply);
+        }
+        self.topics.remove_member(key as u32);
+    }
+
     /// Sends what was published in this turn: one send per subscriber for all of it.
     pub(crate) fn flush_topics(&mut self) {
         if self.batch.is_empty() {
@@ -613,7 +627,8 @@ impl<S> Core<S> {
         match (touched.next(), touched.next()) {
             (Some(topic), None) => {
                 let parts = batch.whole();
-                for index in 0..self.topics.subscribers(topic).len() {
+                // Backwards: whoever turns out to be gone leaves its place to the last one.
+                for index in (0..self.topics.subscribers(topic).len()).rev() {
                     let member = self.topics.subscribers(topic)[index];
                     self.deliver_course(&batch, member, &parts);
                 }
