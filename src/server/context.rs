@@ -194,6 +194,13 @@ impl<'a, S> Context<'a, S> {
         self.key.map_or(0, |key| self.core.peers[key].queued())
     }
 
+    /// How many bytes wait until the peer of another connection takes them; 0 if it has ended.
+    pub fn queued_of(&self, id: ConnectionId) -> usize {
+        self.core
+            .key(id)
+            .map_or(0, |key| self.core.peers[key].queued())
+    }
+
     /// The address of the peer of this connection; `None` for a unix socket.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.core.peers[self.key?].transport.peer_addr()

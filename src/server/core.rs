@@ -237,6 +237,7 @@ impl<S> Core<S> {
         // The common case: a short reply to the connection that is being read.
         if self.corked == Some(key)
             && message.payload().len() < UNCOPIED
+            && self.cork.len() < CORK
             && peer.protocol.is_open()
             && !peer.has_output()
             && self.batch.is_empty()
@@ -249,7 +250,11 @@ impl<S> Core<S> {
 
     #[inline(never)]
     fn send_slowly(&mut self, key: usize, message: Message<'_>) -> Sent {
-        if !self.peers[key].protocol.is_open() {
+        if self.corked == Some(key) {
+            self.flush_full_cork(key);
+        }
+        let peer = &self.peers[key];
+        if !peer.protocol.is_open() || peer.stage == Stage::Gone {
             self.stats.dropped_closed += 1;
             return Sent::Dropped;
         }
@@ -268,9 +273,16 @@ impl<S> Core<S> {
         self.pressure(key)
     }
 
-    /// `Backpressure` when more than `outbox_soft` waits.
+    /// `Backpressure` when more than `outbox_soft` waits and the socket does not take it.
     fn pressure(&mut self, key: usize) -> Sent {
         let soft = self.limits.outbox_soft;
+        // A burst within one callback has not been offered to the socket yet.
+        if let Some(work) = &self.peers[key].work
+            && work.outbox.queued() > soft
+            && !work.outbox.is_stalled()
+        {
+            self.flush(key);
+        }
         match &mut self.peers[key].work {
             Some(work) if work.outbox.queued() > soft => {
                 work.is_pressed = true;
@@ -342,6 +354,7 @@ impl<S> Core<S> {
             .get_or_insert_with(|| self.spare_works.pop().unwrap_or_default());
         if work.outbox.is_empty() {
             work.write_since = now;
+            work.outbox.set_stalled();
             self.deadlines.arm(key, now + self.timeouts.write);
         }
         work
@@ -604,6 +617,7 @@ impl<S> Core<S> {
             }
         });
         self.batch = batch;
+        self.pressure(key);
     }
 
     /// The connection is closed, by a Close frame of the peer or an error, and the answer is in the
@@ -716,5 +730,62 @@ impl<S> Core<S> {
             || !self.batch.is_empty()
             || !self.dirty.is_empty()
             || !self.drained.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{Acceptance, Assembly, Event};
+    use std::os::unix::net::UnixStream;
+
+    /// An open connection on one end of a socket pair; nobody reads at the other end.
+    fn open(core: &mut Core<()>) -> (usize, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let transport = Transport::Unix(mio::net::UnixStream::from_std(ours));
+        let key = core.insert(transport).key as usize;
+        let mut request = *b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\
+            Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+            Sec-WebSocket-Version: 13\r\n\r\n";
+        let (mut assembly, mut output) = (Assembly::new(), Vec::new());
+        let protocol = &mut core.peers[key].protocol;
+        let (_, event) = protocol.receive(&mut request, &mut assembly, &mut output);
+        let Some(Event::Request(request)) = event else {
+            panic!("a request")
+        };
+        let protocol = &mut core.peers[key].protocol;
+        protocol
+            .accept(&request, &Acceptance::new(), &mut output)
+            .unwrap();
+        (key, theirs)
+    }
+
+    #[test]
+    fn what_waits_for_many_slow_subscribers_is_in_memory_once() {
+        const LEN: usize = 16 << 20;
+        let mut core = Core::new(
+            Settings::default(),
+            Limits::default(),
+            &Timeouts::default(),
+            Instant::now(),
+        );
+        let peers: Vec<_> = (0..10).map(|_| open(&mut core)).collect();
+        for &(key, _) in &peers {
+            core.subscribe(key, "news").unwrap();
+            core.subscribe(key, ["left", "right"][key % 2]).unwrap();
+        }
+        let payload = vec![0; LEN];
+        core.publish("left", Message::binary(&payload), None);
+        core.publish("news", Message::binary(&payload), None);
+        core.publish("right", Message::binary(&payload), None);
+        core.flush_topics();
+        let queued: usize = peers.iter().map(|&(key, _)| core.peers[key].queued()).sum();
+        assert!(queued > 9 * 2 * LEN, "{queued}");
+        let outbox = |key: usize| &core.peers[key].work.as_ref().unwrap().outbox;
+        for &(key, _) in &peers {
+            assert_eq!(outbox(key).copied(), 0);
+            assert!(outbox(key).shares_with(outbox(key % 2)));
+        }
     }
 }
