@@ -1,8 +1,10 @@
 //! The integration tests: one binary, a module for each subject.
 
+mod backpressure;
 mod echo;
 mod examples;
 mod process;
 #[cfg(feature = "program")]
 mod program;
+mod publish;
 mod support;

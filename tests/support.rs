@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use stentor::{Closed, ConnectionId, Fault};
 use stentor::{Config, Context, Endpoint, Handle, Handler, Message, Server};
 
 /// No test waits longer for anything: far above what a loaded machine takes, far below a timeout
@@ -221,4 +222,210 @@ pub(crate) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
             .map(|(byte, key)| byte ^ key),
     );
     frame
+}
+
+// ---- an application put together in the test ----
+
+/// The context of an [`App`].
+pub(crate) type Ctx<'a> = Context<'a, ()>;
+
+type OnEvent = Box<dyn FnMut(&mut Ctx<'_>) + Send>;
+type OnMessage = Box<dyn FnMut(&mut Ctx<'_>, &str) + Send>;
+type OnClose = Box<dyn FnMut(&mut Ctx<'_>, &Ended) + Send>;
+type OnTimer = Box<dyn FnMut(&mut Ctx<'_>, u64) + Send>;
+
+/// Does in each callback what the test says, and takes note of what happened.
+#[derive(Default)]
+pub(crate) struct App {
+    on_open: Option<OnEvent>,
+    on_message: Option<OnMessage>,
+    on_drain: Option<OnEvent>,
+    on_close: Option<OnClose>,
+    on_timer: Option<OnTimer>,
+    /// In the order of opening.
+    pub(crate) opened: Vec<ConnectionId>,
+    /// In the order of closing.
+    pub(crate) ended: Vec<Ended>,
+    pub(crate) drained: Vec<ConnectionId>,
+    pub(crate) messages: usize,
+    pub(crate) faults: Vec<String>,
+}
+
+/// What `close` was told.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Ended {
+    pub(crate) id: ConnectionId,
+    pub(crate) code: u16,
+    pub(crate) reason: String,
+    pub(crate) cause: stentor::Cause,
+}
+
+impl App {
+    pub(crate) fn on_open(mut self, act: impl FnMut(&mut Ctx<'_>) + Send + 'static) -> Self {
+        self.on_open = Some(Box::new(act));
+        self
+    }
+
+    /// Messages are texts; of a binary one the callback sees an empty text.
+    pub(crate) fn on_message(
+        mut self,
+        act: impl FnMut(&mut Ctx<'_>, &str) + Send + 'static,
+    ) -> Self {
+        self.on_message = Some(Box::new(act));
+        self
+    }
+
+    pub(crate) fn on_drain(mut self, act: impl FnMut(&mut Ctx<'_>) + Send + 'static) -> Self {
+        self.on_drain = Some(Box::new(act));
+        self
+    }
+
+    pub(crate) fn on_close(
+        mut self,
+        act: impl FnMut(&mut Ctx<'_>, &Ended) + Send + 'static,
+    ) -> Self {
+        self.on_close = Some(Box::new(act));
+        self
+    }
+
+    pub(crate) fn on_timer(mut self, act: impl FnMut(&mut Ctx<'_>, u64) + Send + 'static) -> Self {
+        self.on_timer = Some(Box::new(act));
+        self
+    }
+}
+
+impl Handler for App {
+    type State = ();
+
+    fn open(&mut self, ctx: &mut Ctx<'_>) {
+        self.opened.push(ctx.id());
+        if let Some(act) = &mut self.on_open {
+            act(ctx);
+        }
+    }
+
+    fn message(&mut self, ctx: &mut Ctx<'_>, message: Message<'_>) {
+        self.messages += 1;
+        if let Some(act) = &mut self.on_message {
+            act(ctx, message.as_text().unwrap_or_default());
+        }
+    }
+
+    fn drain(&mut self, ctx: &mut Ctx<'_>) {
+        self.drained.push(ctx.id());
+        if let Some(act) = &mut self.on_drain {
+            act(ctx);
+        }
+    }
+
+    fn close(&mut self, ctx: &mut Ctx<'_>, closed: Closed<'_>) {
+        let ended = Ended {
+            id: ctx.id(),
+            code: closed.code.get(),
+            reason: closed.reason.to_owned(),
+            cause: closed.cause,
+        };
+        if let Some(act) = &mut self.on_close {
+            act(ctx, &ended);
+        }
+        self.ended.push(ended);
+    }
+
+    fn timer(&mut self, ctx: &mut Ctx<'_>, token: u64) {
+        if let Some(act) = &mut self.on_timer {
+            act(ctx, token);
+        }
+    }
+
+    fn fault(&mut self, _: &mut Ctx<'_>, fault: Fault<'_>) {
+        self.faults.push(format!("{fault:?}"));
+    }
+}
+
+impl Running<App> {
+    /// Connects clients one after the other; their ids are in the order of the clients.
+    pub(crate) fn connect_many<const N: usize>(&self) -> ([Client; N], [ConnectionId; N]) {
+        let before = self.ask(|app, _| app.opened.len());
+        let clients = std::array::from_fn(|_| self.connect());
+        let ids = self.ask(move |app, _| app.opened[before..].to_vec());
+        (clients, ids.try_into().expect("all are open"))
+    }
+
+    /// Waits until so many connections have ended, and answers how.
+    pub(crate) fn ended(&self, count: usize) -> Vec<Ended> {
+        self.wait_until("connections have ended", move |app, _| {
+            app.ended.len() >= count
+        });
+        let ended = self.ask(|app, _| app.ended.clone());
+        assert_eq!(ended.len(), count, "{ended:?}");
+        ended
+    }
+
+    /// Stops the loop at the beginning of a turn until the answer is dropped: all that clients do
+    /// meanwhile, the next turns find at once.
+    pub(crate) fn stand_still(&self) -> mpsc::Sender<()> {
+        let (arrive, arrived) = mpsc::channel();
+        let (release, released) = mpsc::channel();
+        self.handle
+            .run(move |_, _| {
+                let _ = arrive.send(());
+                let _ = released.recv_timeout(PATIENCE);
+            })
+            .unwrap();
+        arrived.recv_timeout(PATIENCE).unwrap();
+        release
+    }
+}
+
+impl Client {
+    /// Connects with a small receive buffer: a few KiB wait in it before the server is held up.
+    pub(crate) fn with_small_buffer(address: SocketAddr) -> Self {
+        let domain = socket2::Domain::for_address(address);
+        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.connect(&address.into()).unwrap();
+        let socket = TcpStream::from(socket);
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_write_timeout(Some(PATIENCE)).unwrap();
+        let mut client = Self { socket };
+        client.send(upgrade_request("/").as_bytes());
+        let head = client.head();
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        client
+    }
+
+    /// Sends a text message.
+    pub(crate) fn say(&mut self, text: &str) {
+        self.frame(0x81, text.as_bytes());
+    }
+
+    /// Reads a text message.
+    pub(crate) fn hear(&mut self) -> String {
+        let (first, payload) = self.read_frame();
+        let text = String::from_utf8(payload).unwrap();
+        assert_eq!(first, 0x81, "a text, not {text:?}");
+        text
+    }
+
+    /// Reads text messages up to a Close frame, and answers its code.
+    pub(crate) fn hear_all(&mut self) -> (Vec<String>, u16) {
+        let mut heard = Vec::new();
+        loop {
+            match self.read_frame() {
+                (0x81, text) => heard.push(String::from_utf8(text).unwrap()),
+                (0x88, payload) => {
+                    let code = payload.first_chunk().expect("a code");
+                    return (heard, u16::from_be_bytes(*code));
+                }
+                frame => panic!("neither text nor Close: {frame:?}"),
+            }
+        }
+    }
+
+    /// Asserts that nothing else has come before the answer to a Ping: what was to be sent to this
+    /// client was sent.
+    pub(crate) fn hears_nothing_more(&mut self) {
+        self.frame(0x89, b"anything?");
+        assert_eq!(self.read_frame(), (0x8A, b"anything?".to_vec()));
+    }
 }

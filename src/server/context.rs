@@ -147,8 +147,8 @@ impl<'a, S> Context<'a, S> {
             .subscribe(key.ok_or(SubscribeError::NotOpen)?, topic)?)
     }
 
-    /// Ends the subscription of this connection to a topic; answers whether there was one. The
-    /// end of a connection ends all of its subscriptions.
+    /// Ends the subscription of this connection to a topic; answers whether there was one. Closing
+    /// a connection, from whichever side, ends all of its subscriptions.
     pub fn unsubscribe(&mut self, topic: &str) -> bool {
         self.unsubscribe_connection(self.id(), topic)
     }
@@ -192,6 +192,13 @@ impl<'a, S> Context<'a, S> {
     /// How many bytes wait until the peer of this connection takes them.
     pub fn queued(&self) -> usize {
         self.key.map_or(0, |key| self.core.peers[key].queued())
+    }
+
+    /// How many bytes wait until the peer of another connection takes them; 0 if it has ended.
+    pub fn queued_of(&self, id: ConnectionId) -> usize {
+        self.core
+            .key(id)
+            .map_or(0, |key| self.core.peers[key].queued())
     }
 
     /// The address of the peer of this connection; `None` for a unix socket.

@@ -177,12 +177,13 @@ impl<S> Core<S> {
         if peer.stage != Stage::Gone {
             peer.stage = Stage::Gone;
             self.ended.push((key, cause));
+            self.topics.remove_member(key as u32);
         }
     }
 
     /// Frees the slab entry, and with it the socket.
     pub(crate) fn remove(&mut self, key: usize) {
-        self.topics.remove_member(key as u32);
+        debug_assert_eq!(self.topics.topics_of(key as u32).len(), 0);
         self.deadlines.disarm(key);
         let mut peer = self.peers.remove(key);
         if let Some(work) = peer.work.take() {
@@ -236,6 +237,7 @@ impl<S> Core<S> {
         // The common case: a short reply to the connection that is being read.
         if self.corked == Some(key)
             && message.payload().len() < UNCOPIED
+            && self.cork.len() < CORK
             && peer.protocol.is_open()
             && !peer.has_output()
             && self.batch.is_empty()
@@ -248,7 +250,11 @@ impl<S> Core<S> {
 
     #[inline(never)]
     fn send_slowly(&mut self, key: usize, message: Message<'_>) -> Sent {
-        if !self.peers[key].protocol.is_open() {
+        if self.corked == Some(key) {
+            self.flush_full_cork(key);
+        }
+        let peer = &self.peers[key];
+        if !peer.protocol.is_open() || peer.stage == Stage::Gone {
             self.stats.dropped_closed += 1;
             return Sent::Dropped;
         }
@@ -267,9 +273,16 @@ impl<S> Core<S> {
         self.pressure(key)
     }
 
-    /// `Backpressure` when more than `outbox_soft` waits.
+    /// `Backpressure` when more than `outbox_soft` waits and the socket does not take it.
     fn pressure(&mut self, key: usize) -> Sent {
         let soft = self.limits.outbox_soft;
+        // A burst within one callback has not been offered to the socket yet.
+        if let Some(work) = &self.peers[key].work
+            && work.outbox.queued() > soft
+            && !work.outbox.is_stalled()
+        {
+            self.flush(key);
+        }
         match &mut self.peers[key].work {
             Some(work) if work.outbox.queued() > soft => {
                 work.is_pressed = true;
@@ -341,6 +354,7 @@ impl<S> Core<S> {
             .get_or_insert_with(|| self.spare_works.pop().unwrap_or_default());
         if work.outbox.is_empty() {
             work.write_since = now;
+            work.outbox.set_stalled();
             self.deadlines.arm(key, now + self.timeouts.write);
         }
         work
@@ -514,7 +528,8 @@ impl<S> Core<S> {
         let _ = self.write(key, |protocol, output| protocol.pong(payload, output));
     }
 
-    /// Starts the closing handshake, behind everything that was sent and published so far.
+    /// Starts the closing handshake, behind everything that was sent and published so far. Nothing
+    /// may follow: the subscriptions end here.
     pub(crate) fn close(
         &mut self,
         key: usize,
@@ -525,6 +540,7 @@ impl<S> Core<S> {
             self.settle(key);
         }
         self.write(key, |protocol, output| protocol.close(frame, output))?;
+        self.topics.remove_member(key as u32);
         let peer = &mut self.peers[key];
         peer.ending = Some((frame.code, cause));
         peer.since = self.deadlines.now();
@@ -590,7 +606,7 @@ impl<S> Core<S> {
             return;
         }
         self.batch.set_cursor(member);
-        if !self.peers[key].protocol.is_open() || !self.admit(key) {
+        if !self.admit(key) {
             return;
         }
         self.stats.deliveries += 1;
@@ -601,6 +617,18 @@ impl<S> Core<S> {
             }
         });
         self.batch = batch;
+        self.pressure(key);
+    }
+
+    /// The connection is closed, by a Close frame of the peer or an error, and the answer is in the
+    /// cork from `reply` on: what was published so far goes in front of it.
+    pub(crate) fn settle_before(&mut self, key: usize, reply: usize) {
+        if !self.batch.is_empty() {
+            let reply = self.cork.split_off(reply);
+            self.settle(key);
+            self.cork.extend_from_slice(&reply);
+        }
+        self.topics.remove_member(key as u32);
     }
 
     /// Sends what was published in this turn: one send per subscriber for all of it.
@@ -613,7 +641,8 @@ impl<S> Core<S> {
         match (touched.next(), touched.next()) {
             (Some(topic), None) => {
                 let parts = batch.whole();
-                for index in 0..self.topics.subscribers(topic).len() {
+                // Backwards: whoever turns out to be gone leaves its place to the last one.
+                for index in (0..self.topics.subscribers(topic).len()).rev() {
                     let member = self.topics.subscribers(topic)[index];
                     self.deliver_course(&batch, member, &parts);
                 }
@@ -701,5 +730,62 @@ impl<S> Core<S> {
             || !self.batch.is_empty()
             || !self.dirty.is_empty()
             || !self.drained.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{Acceptance, Assembly, Event};
+    use std::os::unix::net::UnixStream;
+
+    /// An open connection on one end of a socket pair; nobody reads at the other end.
+    fn open(core: &mut Core<()>) -> (usize, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let transport = Transport::Unix(mio::net::UnixStream::from_std(ours));
+        let key = core.insert(transport).key as usize;
+        let mut request = *b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\
+            Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+            Sec-WebSocket-Version: 13\r\n\r\n";
+        let (mut assembly, mut output) = (Assembly::new(), Vec::new());
+        let protocol = &mut core.peers[key].protocol;
+        let (_, event) = protocol.receive(&mut request, &mut assembly, &mut output);
+        let Some(Event::Request(request)) = event else {
+            panic!("a request")
+        };
+        let protocol = &mut core.peers[key].protocol;
+        protocol
+            .accept(&request, &Acceptance::new(), &mut output)
+            .unwrap();
+        (key, theirs)
+    }
+
+    #[test]
+    fn what_waits_for_many_slow_subscribers_is_in_memory_once() {
+        const LEN: usize = 16 << 20;
+        let mut core = Core::new(
+            Settings::default(),
+            Limits::default(),
+            &Timeouts::default(),
+            Instant::now(),
+        );
+        let peers: Vec<_> = (0..10).map(|_| open(&mut core)).collect();
+        for &(key, _) in &peers {
+            core.subscribe(key, "news").unwrap();
+            core.subscribe(key, ["left", "right"][key % 2]).unwrap();
+        }
+        let payload = vec![0; LEN];
+        core.publish("left", Message::binary(&payload), None);
+        core.publish("news", Message::binary(&payload), None);
+        core.publish("right", Message::binary(&payload), None);
+        core.flush_topics();
+        let queued: usize = peers.iter().map(|&(key, _)| core.peers[key].queued()).sum();
+        assert!(queued > 9 * 2 * LEN, "{queued}");
+        let outbox = |key: usize| &core.peers[key].work.as_ref().unwrap().outbox;
+        for &(key, _) in &peers {
+            assert_eq!(outbox(key).copied(), 0);
+            assert!(outbox(key).shares_with(outbox(key % 2)));
+        }
     }
 }

@@ -61,7 +61,8 @@ pub trait Handler: Sized {
     /// [`Backpressure`](Sent::Backpressure): go on sending.
     fn drain(&mut self, ctx: &mut Context<'_, Self::State>) {}
 
-    /// A connection has ended. Its state can still be read; sends to it are dropped.
+    /// A connection has ended. Its state can still be read; its subscriptions have ended, and
+    /// sends to it are dropped.
     fn close(&mut self, ctx: &mut Context<'_, Self::State>, closed: Closed<'_>) {}
 
     /// A plain HTTP request on the same port; 404 by default. The body, of at most

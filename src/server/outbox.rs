@@ -20,6 +20,8 @@ const CHUNK: usize = 64 << 10;
 pub(crate) struct Outbox {
     chunks: VecDeque<Chunk>,
     queued: usize,
+    /// The socket took less than was offered: an edge will tell when it takes more.
+    is_stalled: bool,
     /// The payload of the latest Ping that is not answered: §5.5.3 allows to answer only that one.
     /// It is written when the outbox has drained, so a peer that never reads costs one Pong.
     pub(crate) pending_pong: Option<Box<[u8]>>,
@@ -60,6 +62,16 @@ impl Outbox {
     /// How many bytes wait.
     pub(crate) fn queued(&self) -> usize {
         self.queued
+    }
+
+    /// Whether the socket is full: offering it more is of no use before its edge.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.is_stalled
+    }
+
+    /// What is appended next is what the socket did not take.
+    pub(crate) fn set_stalled(&mut self) {
+        self.is_stalled = true;
     }
 
     /// Appends a copy of these bytes.
@@ -105,6 +117,7 @@ impl Outbox {
     /// Writes until nothing is left or the socket is full; answers how many bytes it took.
     pub(crate) fn flush(&mut self, transport: &Transport) -> io::Result<usize> {
         let mut written = 0;
+        self.is_stalled = false;
         while !self.is_empty() {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
             let mut offered = 0;
@@ -119,12 +132,13 @@ impl Outbox {
                     written += taken;
                     self.consume(taken);
                     // A short write means that the socket is full: an edge will tell.
-                    if taken < offered {
-                        break;
-                    }
+                    self.is_stalled = taken < offered;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_stalled = true,
                 Err(error) => return Err(error),
+            }
+            if self.is_stalled {
+                break;
             }
         }
         Ok(written)
@@ -148,7 +162,26 @@ impl Outbox {
     pub(crate) fn clear(&mut self) {
         self.chunks.clear();
         self.queued = 0;
+        self.is_stalled = false;
         self.pending_pong = None;
+    }
+
+    /// How much of what waits is a copy of this peer's own.
+    #[cfg(test)]
+    pub(crate) fn copied(&self) -> usize {
+        let own = |chunk: &&Chunk| matches!(chunk, Chunk::Own { .. });
+        let copied = self.chunks.iter().filter(own);
+        copied.map(|chunk| chunk.as_slice().len()).sum()
+    }
+
+    /// Whether all that waits is the same memory that waits in the other outbox.
+    #[cfg(test)]
+    pub(crate) fn shares_with(&self, other: &Self) -> bool {
+        let places = |outbox: &Self| -> Vec<*const u8> {
+            let ends = |chunk: &Chunk| chunk.as_slice().as_ptr_range().end;
+            outbox.chunks.iter().map(ends).collect()
+        };
+        places(self) == places(other)
     }
 
     fn assert_invariants(&self) {

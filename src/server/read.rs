@@ -235,12 +235,13 @@ impl<H: Handler> Pass<'_, H> {
         }
         if direct > 0 {
             let peer = &mut self.core.peers[self.key];
+            let reply = self.core.cork.len();
             let event = peer
                 .protocol
                 .receive_direct(direct, self.assembly, &mut self.core.cork);
             if let Some(event) = event {
                 self.has_completed = true;
-                dispatch(self.handler, self.core, self.key, event);
+                dispatch(self.handler, self.core, self.key, event, reply);
                 match flow(self.core, self.key) {
                     Flow::Continue => {}
                     Flow::Over => return Flow::Over,
@@ -308,12 +309,13 @@ impl<H: Handler> Pass<'_, H> {
                 let message = Message::from_parts(kind, &rest[range]);
                 handler.message(&mut Context::new(core, Some(key)), message);
             } else {
+                let reply = core.cork.len();
                 let (consumed, event) = protocol.receive(rest, self.assembly, &mut core.cork);
                 start += consumed;
                 let Some(event) = event else {
                     return (start, Flow::Continue);
                 };
-                dispatch(handler, core, key, event);
+                dispatch(handler, core, key, event, reply);
             }
             self.has_completed = true;
             match flow(core, key) {
@@ -404,8 +406,18 @@ fn flow<S>(core: &mut Core<S>, key: usize) -> Flow {
     }
 }
 
+/// `reply` is where in the cork the answer begins that the protocol gave by itself.
 #[inline(never)]
-fn dispatch<H: Handler>(handler: &mut H, core: &mut Core<H::State>, key: usize, event: Event<'_>) {
+fn dispatch<H: Handler>(
+    handler: &mut H,
+    core: &mut Core<H::State>,
+    key: usize,
+    event: Event<'_>,
+    reply: usize,
+) {
+    if let Event::Close(_) | Event::Failed(_) = event {
+        core.settle_before(key, reply);
+    }
     match event {
         Event::Message(message) => {
             core.stats.messages_in += 1;
@@ -465,7 +477,6 @@ pub(crate) fn close<H: Handler>(
     core.stats.count_close(closed.cause);
     handler.close(&mut Context::new(core, Some(key)), closed);
     core.peers[key].state = None;
-    core.topics.remove_member(key as u32);
 }
 
 /// Tells the application how a connection that is about to be freed has ended.
