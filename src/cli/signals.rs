@@ -44,7 +44,10 @@ impl Signals {
                 for (count, signal) in self.0.forever().enumerate() {
                     match count {
                         0 => {
-                            info!(signal = name(signal), "shuts down; a second signal ends at once");
+                            info!(
+                                signal = name(signal),
+                                "shuts down; a second signal ends at once"
+                            );
                             let _ = handle.shut_down();
                         }
                         1 => {
