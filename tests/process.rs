@@ -1,6 +1,6 @@
 //! Programs as child processes: the lines that they print, signals to them, their end; and clients.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -126,7 +126,38 @@ impl Lines {
 }
 
 /// A foreign WebSocket client with a deadline on every call.
-pub(crate) type Client = WebSocket<TcpStream>;
+pub(crate) type Client = WebSocket<Socket>;
+
+/// A socket whose reads go on when the kernel interrupts them, as it does when a machine was
+/// paused; the foreign client does not do that itself.
+#[derive(Debug)]
+pub(crate) struct Socket(pub(crate) TcpStream);
+
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.0.write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 /// Connects a foreign client.
 pub(crate) fn connect(address: SocketAddr, path: &str) -> Client {
@@ -135,7 +166,7 @@ pub(crate) fn connect(address: SocketAddr, path: &str) -> Client {
 
 /// Connects a foreign client; answers the status if it is refused.
 pub(crate) fn try_connect(address: SocketAddr, path: &str) -> Result<Client, u16> {
-    let socket = tcp(address);
+    let socket = Socket(tcp(address));
     match tungstenite::client(format!("ws://{address}{path}"), socket) {
         Ok((client, _)) => Ok(client),
         Err(tungstenite::HandshakeError::Failure(Error::Http(response))) => {

@@ -12,7 +12,9 @@ use tungstenite::protocol::frame::CloseFrame;
 use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Message, WebSocket};
 
-use crate::process::{Client, Process, connect, hear, http, read_close, say, tcp, try_connect};
+use crate::process::{
+    Client, Process, Socket, connect, hear, http, read_close, say, tcp, try_connect,
+};
 use crate::support::{self, PATIENCE, masked};
 
 const FREE_PORT: [&str; 2] = ["--listen", "127.0.0.1:0"];
@@ -238,7 +240,7 @@ fn a_message_of_64_kib_is_published_and_a_longer_one_is_closed_with_1009() {
 fn echo_returns_16_mib_in_one_frame_and_in_many() {
     let (_process, address) = start(&["echo"]);
     let config = WebSocketConfig::default().max_frame_size(None);
-    let socket = tcp(address);
+    let socket = Socket(tcp(address));
     let url = format!("ws://{address}/");
     let (mut client, _) =
         tungstenite::client::client_with_config(url, socket, Some(config)).unwrap();
@@ -342,7 +344,7 @@ fn a_shutdown_under_load_loses_nothing_that_was_sent() {
     let publisher = support::Client::open(address, "/t/flood").socket;
     let is_over = AtomicBool::new(false);
     let (heard, heard_by_publisher) = thread::scope(|scope| {
-        let hearing = publisher.try_clone().unwrap();
+        let hearing = Socket(publisher.try_clone().unwrap());
         let publishing = scope.spawn(|| flood(&publisher, &is_over));
         let hearing = scope.spawn(|| {
             let mut client = WebSocket::from_raw_socket(hearing, Role::Client, None);

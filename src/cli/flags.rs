@@ -66,7 +66,7 @@ pub(super) struct LimitFlags {
     #[arg(env = "STENTOR_MAX_MESSAGE_SIZE", hide_env = true)]
     pub(super) max_message_size: Option<usize>,
 
-    /// The most frames that one message may come in [default: 65536; echo: 1048576]
+    /// The most frames that one message may come in [default: 131072; echo: 1048576]
     #[arg(long, global = true, value_name = "COUNT", value_parser = count::<u32>)]
     #[arg(env = "STENTOR_MAX_FRAGMENTS", hide_env = true)]
     pub(super) max_fragments: Option<u32>,
