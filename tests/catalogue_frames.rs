@@ -288,7 +288,13 @@ fn cat_061_fragments_without_end_are_timed_out() {
         config.timeouts.close = SOON;
     });
     let fragment = masked(CONTINUATION - FIN, b"x");
-    for piece in [fragment] {
+    let ping = masked(PING, b"");
+    // Neither bytes of the message nor Pings beside it move its deadline.
+    for piece in [
+        fragment.clone(),
+        [&ping[..], &fragment].concat(),
+        [fragment, ping].concat(),
+    ] {
         let mut client = scene.connect();
         client.frame(TEXT - FIN, b"x");
         let mut trickle = client.twin();
