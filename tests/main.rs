@@ -1,10 +1,13 @@
 //! The integration tests: one binary, a module for each subject.
 
 mod backpressure;
+mod catalogue_frames;
+mod catalogue_handshake;
 mod echo;
 mod examples;
 mod process;
 #[cfg(feature = "program")]
 mod program;
 mod publish;
+mod scene;
 mod support;

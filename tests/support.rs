@@ -1,17 +1,29 @@
 //! A server on a thread of its own, and raw clients that know nothing of stentor's own encoder.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, SockRef, Socket, Type};
 use stentor::{Closed, ConnectionId, Fault};
 use stentor::{Config, Context, Endpoint, Handle, Handler, Message, Server};
 
 /// No test waits longer for anything: far above what a loaded machine takes, far below a timeout
 /// of the test runner.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// First bytes of complete frames.
+pub(crate) const CONTINUATION: u8 = 0x80;
+pub(crate) const TEXT: u8 = 0x81;
+pub(crate) const BINARY: u8 = 0x82;
+pub(crate) const CLOSE: u8 = 0x88;
+pub(crate) const PING: u8 = 0x89;
+pub(crate) const PONG: u8 = 0x8A;
+
+/// Take it off the first byte of a frame that is not the last of its message.
+pub(crate) const FIN: u8 = 0x80;
 
 /// A running server; it ends with the value.
 pub(crate) struct Running<H: Handler + Send + 'static> {
@@ -65,7 +77,7 @@ impl<H: Handler + Send + 'static> Running<H> {
         let deadline = Instant::now() + PATIENCE;
         while !self.ask(question.clone()) {
             assert!(Instant::now() < deadline, "waited too long until {what}");
-            std::thread::yield_now();
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 
@@ -79,6 +91,27 @@ impl<H: Handler + Send + 'static> Running<H> {
     pub(crate) fn connect(&self) -> Client {
         Client::open(self.address, "/")
     }
+
+    /// Stops the loop at the beginning of a turn, so that all that happens until the answer is
+    /// dropped is found at once by the turns after it.
+    pub(crate) fn hold(&self) -> Held {
+        let (release, released) = mpsc::channel();
+        let (arrive, arrived) = mpsc::channel();
+        self.handle
+            .run(move |_, _| {
+                let _ = arrive.send(());
+                // An error is the other end being dropped: the release.
+                let _ = released.recv_timeout(PATIENCE);
+            })
+            .unwrap();
+        arrived.recv_timeout(PATIENCE).unwrap();
+        Held { _release: release }
+    }
+}
+
+/// The loop stands still until this is dropped.
+pub(crate) struct Held {
+    _release: mpsc::Sender<()>,
 }
 
 impl<H: Handler + Send + 'static> Drop for Running<H> {
@@ -112,24 +145,70 @@ pub(crate) struct Client {
 impl Client {
     /// Connects and sends nothing.
     pub(crate) fn raw(address: SocketAddr) -> Self {
-        let socket = TcpStream::connect(address).unwrap();
+        Self::over(TcpStream::connect(address).unwrap())
+    }
+
+    /// Connects and completes the opening handshake.
+    pub(crate) fn open(address: SocketAddr, target: &str) -> Self {
+        let mut client = Self::raw(address);
+        client.upgrade(target);
+        client
+    }
+
+    /// Connects with a receive buffer that is full after a few kilobytes.
+    pub(crate) fn narrow(address: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.connect(&address.into()).unwrap();
+        let mut client = Self::over(socket.into());
+        client.upgrade("/");
+        client
+    }
+
+    fn over(socket: TcpStream) -> Self {
         socket.set_nodelay(true).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.set_write_timeout(Some(PATIENCE)).unwrap();
         Self { socket }
     }
 
-    /// Connects and completes the opening handshake.
-    pub(crate) fn open(address: SocketAddr, target: &str) -> Self {
-        let mut client = Self::raw(address);
-        client.send(upgrade_request(target).as_bytes());
-        let head = client.head();
+    fn upgrade(&mut self, target: &str) {
+        self.send(upgrade_request(target).as_bytes());
+        let head = self.head();
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-        client
+    }
+
+    /// The same socket once more, for a thread that only writes.
+    pub(crate) fn twin(&self) -> Self {
+        let socket = self.socket.try_clone().unwrap();
+        Self { socket }
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.socket.write_all(bytes).unwrap();
+    }
+
+    /// Sends as much as the server takes before it ends the connection.
+    pub(crate) fn send_until_refused(&mut self, bytes: &[u8]) {
+        let _ = self.socket.write_all(bytes);
+    }
+
+    /// Sends FIN and can still read.
+    pub(crate) fn finish_sending(&self) {
+        self.socket.shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// Ends the connection with RST.
+    pub(crate) fn reset(self) {
+        SockRef::from(&self.socket)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+    }
+
+    /// Sends a text and reads it back.
+    pub(crate) fn echo(&mut self, text: &str) {
+        self.frame(TEXT, text.as_bytes());
+        assert_eq!(self.read_frame(), (TEXT, text.into()));
     }
 
     /// Reads a response head, byte by byte so that nothing behind it is lost.
@@ -177,6 +256,13 @@ impl Client {
         payload
             .first_chunk()
             .map_or(1005, |code| u16::from_be_bytes(*code))
+    }
+
+    /// Reads so many bytes.
+    pub(crate) fn read(&mut self, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        self.socket.read_exact(&mut bytes).unwrap();
+        bytes
     }
 
     /// Reads to the end of the stream: FIN, or RST.

@@ -317,7 +317,8 @@ impl<H: Handler> Pass<'_, H> {
                 };
                 dispatch(handler, core, key, event, reply);
             }
-            self.has_completed = true;
+            // A control frame between fragments completes nothing: the message goes on.
+            self.has_completed |= !core.peers[key].protocol.is_assembling();
             match flow(core, key) {
                 Flow::Continue => {}
                 flow => return (start, flow),
