@@ -328,8 +328,7 @@ impl<H: Handler> Server<H> {
                 break;
             };
             if let Some(key) = self.core.key(id) {
-                self.reader
-                    .read(&mut self.handler, &mut self.core, key, false);
+                self.reader.read(&mut self.handler, &mut self.core, key);
             }
         }
     }
@@ -533,8 +532,9 @@ fn on_event<H: Handler>(
     if event.is_writable() && core.peers[key].work.is_some() {
         core.flush(key);
     }
-    let to_end = event.is_read_closed() || event.is_error();
-    if event.is_readable() || to_end {
-        reader.read(handler, core, key, to_end);
+    let is_ending = event.is_read_closed() || event.is_error();
+    core.peers[key].is_ending |= is_ending;
+    if event.is_readable() || is_ending {
+        reader.read(handler, core, key);
     }
 }

@@ -39,14 +39,12 @@ impl Reader {
         }
     }
 
-    /// Reads a connection until it has no more or its budget is used up. `to_end`: the peer has
-    /// ended its side or the socket has an error, so a short read is not the last one.
+    /// Reads a connection until it has no more or its budget is used up.
     pub(crate) fn read<H: Handler>(
         &mut self,
         handler: &mut H,
         core: &mut Core<H::State>,
         key: usize,
-        to_end: bool,
     ) {
         match core.peers[key].stage {
             Stage::Active => {}
@@ -79,7 +77,7 @@ impl Reader {
             assembly,
             has_completed: false,
         };
-        if pass.run(&mut self.buffer, to_end, is_held) == Flow::Held {
+        if pass.run(&mut self.buffer, is_held) == Flow::Held {
             pass.core.work(key).is_held = true;
         }
         pass.finish(self);
@@ -140,7 +138,7 @@ struct Pass<'p, H: Handler> {
 }
 
 impl<H: Handler> Pass<'_, H> {
-    fn run(&mut self, buffer: &mut [u8], to_end: bool, is_held: bool) -> Flow {
+    fn run(&mut self, buffer: &mut [u8], is_held: bool) -> Flow {
         if is_held {
             match self.feed_ring(&mut []) {
                 Flow::Continue => {}
@@ -166,7 +164,7 @@ impl<H: Handler> Pass<'_, H> {
             }
             // A read that did not fill its buffers has emptied the socket; bytes that come later
             // are a new edge. Not so the end of the stream that was announced with this edge.
-            if count < capacity && !to_end {
+            if count < capacity && !self.core.peers[self.key].is_ending {
                 return Flow::Continue;
             }
             budget = budget.saturating_sub(count);
