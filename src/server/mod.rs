@@ -197,9 +197,8 @@ impl<H: Handler> Server<H> {
             self.core.timers.sleep(now),
         ];
         let until = retry.map(|at| at.saturating_duration_since(now));
-        let timeout = sleeps.into_iter().flatten().chain(until).min()?;
-        // epoll counts milliseconds; rounding up spares a turn that comes too early.
-        Some(timeout + Duration::from_micros(999))
+        // epoll counts milliseconds, and mio rounds up to them: no turn comes too early.
+        sleeps.into_iter().flatten().chain(until).min()
     }
 
     fn carry_out_commands(&mut self) {
@@ -460,7 +459,7 @@ impl<H: Handler> Server<H> {
         if !self.core.is_shutting_down || self.drain_until.is_some() {
             return;
         }
-        self.drain_until = Some(self.core.now + self.drain);
+        self.drain_until = Some(timer::after(self.core.now, self.drain));
         self.listeners.clear();
         let keys: Vec<usize> = self.core.peers.iter().map(|(key, _)| key).collect();
         for key in keys {
