@@ -182,7 +182,8 @@ impl<H: Handler> Server<H> {
 
     fn timeout(&self, max_wait: Option<Duration>) -> Option<Duration> {
         let is_accepting = self.listeners.iter().any(|listener| listener.is_ready);
-        if self.core.has_work() || is_accepting || self.is_stopped {
+        let is_ending = self.core.is_shutting_down && self.drain_until.is_none();
+        if self.core.has_work() || is_accepting || is_ending || self.is_stopped {
             return Some(Duration::ZERO);
         }
         let now = Instant::now();
