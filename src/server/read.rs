@@ -420,17 +420,15 @@ fn dispatch<H: Handler>(
         Event::Request(request) => answer(handler, core, key, &request),
         Event::Close(frame) => receive_close(handler, core, key, frame),
         Event::Failed(error) => {
-            let code = error.close_code();
-            close(
-                handler,
-                core,
-                key,
-                Closed {
-                    code,
-                    reason: "",
-                    cause: Cause::Protocol(error),
-                },
-            );
+            let failed = (error.close_code(), Cause::Protocol(error));
+            let (code, cause) = core.peers[key].ending.unwrap_or(failed);
+            let reason = "";
+            let closed = Closed {
+                code,
+                reason,
+                cause,
+            };
+            close(handler, core, key, closed);
         }
         Event::Refused(error) => refuse(handler, core, key, error),
     }
@@ -479,7 +477,12 @@ pub(crate) fn close_ended<H: Handler>(
 ) {
     let peer = &mut core.peers[key];
     peer.protocol.receive_eof();
-    let (code, cause) = peer.ending.unwrap_or((CloseCode::ABNORMAL_CLOSURE, cause));
+    let (code, cause) = match (peer.ending, cause) {
+        (None, _) => (CloseCode::ABNORMAL_CLOSURE, cause),
+        // The application knows that it has closed, and not that there was no answer.
+        (Some((code, Cause::Application)), Cause::CloseTimeout) => (code, cause),
+        (Some(ending), _) => ending,
+    };
     close(
         handler,
         core,
