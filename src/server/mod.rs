@@ -421,7 +421,7 @@ impl<H: Handler> Server<H> {
         let peer = &mut core.peers[key];
         let mut due = Tick::MAX;
         if let Some(work) = &peer.work {
-            if work.message_since != 0 && !is_paused {
+            if work.message_since != 0 && !is_paused && !work.is_held {
                 due = work.message_since + timeouts.message;
                 if now >= due {
                     let code = CloseCode::POLICY_VIOLATION;

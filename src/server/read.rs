@@ -60,6 +60,10 @@ impl Reader {
         if let Some(work) = &mut peer.work {
             ring = work.ring.take();
             is_held = mem::take(&mut work.is_held);
+            if is_held {
+                // The peer is not to blame for the time in which nothing was read.
+                work.message_since = 0;
+            }
             assembly = peer
                 .protocol
                 .is_assembling()
