@@ -436,7 +436,8 @@ impl<H: Handler> Server<H> {
         }
         // A peer that is not read from, or that takes nothing, is watched by the write timeout.
         if !peer.has_output() {
-            let ping_at = peer.last_seen + timeouts.idle_of(key);
+            let idle = timeouts.idle_of(key);
+            let ping_at = peer.last_seen + idle;
             let dead_at = ping_at + timeouts.pong;
             if peer.is_pinged && now >= dead_at {
                 return core.end(key, Cause::PongTimeout);
@@ -445,12 +446,15 @@ impl<H: Handler> Server<H> {
                 peer.is_pinged = true;
                 // A late look, after the process was stopped for a while, must not take the peer
                 // for dead before it had its time to answer.
-                peer.last_seen = now.saturating_sub(timeouts.idle_of(key));
+                peer.last_seen = now.saturating_sub(idle);
                 let _ = core.write(key, |protocol, output| protocol.ping(&[], output));
                 core.flush(key);
-                due = due.min(now + timeouts.pong);
+                due = due.min(now + timeouts.pong.min(idle));
+            } else if peer.is_pinged {
+                // The answer may come, and the next silence end, before this one is too long.
+                due = due.min(dead_at).min(now + idle);
             } else {
-                due = due.min(if peer.is_pinged { dead_at } else { ping_at });
+                due = due.min(ping_at);
             }
         }
         core.deadlines.arm(key, due.max(now + 1));
