@@ -2,5 +2,6 @@
 
 mod backpressure;
 mod echo;
+mod lifecycle;
 mod publish;
 mod support;
