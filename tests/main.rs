@@ -5,6 +5,7 @@ mod catalogue_frames;
 mod catalogue_handshake;
 mod echo;
 mod examples;
+mod lifecycle;
 mod process;
 #[cfg(feature = "program")]
 mod program;
