@@ -328,8 +328,9 @@ impl<H: Handler> Server<H> {
                 break;
             };
             if let Some(key) = self.core.key(id) {
+                // The event that was left half read may have announced the end of the stream.
                 self.reader
-                    .read(&mut self.handler, &mut self.core, key, false);
+                    .read(&mut self.handler, &mut self.core, key, true);
             }
         }
     }
