@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::support::{Echo, PATIENCE, masked, serve};
 
 /// Data and the end of the stream are one event. The budget ends the pass between them, and no
-/// other event will come.
+/// other event will come. The peer can still read what it is answered.
 #[test]
 fn the_end_of_a_stream_behind_a_used_up_budget_is_seen() {
     let server = serve(Echo, |config| {
@@ -25,5 +25,8 @@ fn the_end_of_a_stream_behind_a_used_up_budget_is_seen() {
     }
     client.finish_sending();
     drop(resume);
-    client.read_to_end();
+    for _ in 0..3 {
+        assert_eq!(client.read_frame().1.len(), 1500);
+    }
+    assert_eq!(client.read_to_end(), []);
 }
