@@ -4,6 +4,7 @@ mod backpressure;
 mod catalogue_frames;
 mod catalogue_handshake;
 mod echo;
+mod edges;
 mod examples;
 mod lifecycle;
 mod process;

@@ -372,8 +372,12 @@ impl<H: Handler> Pass<'_, H> {
     fn end_of_stream(&mut self) -> Flow {
         let peer = &mut self.core.peers[self.key];
         match peer.protocol.state() {
-            // Neither a message nor a Close frame can come any more.
-            State::Open | State::Closing => self.core.end(self.key, Cause::EndOfStream),
+            // Neither a message nor a Close frame can come any more. What this pass answered leaves
+            // before: FIN ends one direction only.
+            State::Open | State::Closing => {
+                self.core.flush_cork(self.key);
+                self.core.end(self.key, Cause::EndOfStream);
+            }
             // The client of a plain request may half-close and still read the response.
             State::Connecting | State::Closed => {
                 peer.protocol.receive_eof();
