@@ -6,7 +6,10 @@ mod catalogue_handshake;
 mod echo;
 mod edges;
 mod examples;
+mod handle;
+mod http;
 mod lifecycle;
+mod listen;
 mod process;
 #[cfg(feature = "program")]
 mod program;

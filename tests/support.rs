@@ -7,8 +7,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef, Socket, Type};
-use stentor::{Closed, ConnectionId, Fault};
-use stentor::{Config, Context, Endpoint, Handle, Handler, Message, Server};
+use stentor::{
+    Closed, Config, ConnectionId, Context, Endpoint, Fault, Handle, Handler, Message, Server,
+};
 
 /// No test waits longer for anything: far above what a loaded machine takes, far below a timeout
 /// of the test runner.
@@ -446,40 +447,9 @@ impl Running<App> {
         assert_eq!(ended.len(), count, "{ended:?}");
         ended
     }
-
-    /// Stops the loop at the beginning of a turn until the answer is dropped: all that clients do
-    /// meanwhile, the next turns find at once.
-    pub(crate) fn stand_still(&self) -> mpsc::Sender<()> {
-        let (arrive, arrived) = mpsc::channel();
-        let (release, released) = mpsc::channel();
-        self.handle
-            .run(move |_, _| {
-                let _ = arrive.send(());
-                let _ = released.recv_timeout(PATIENCE);
-            })
-            .unwrap();
-        arrived.recv_timeout(PATIENCE).unwrap();
-        release
-    }
 }
 
 impl Client {
-    /// Connects with a small receive buffer: a few KiB wait in it before the server is held up.
-    pub(crate) fn with_small_buffer(address: SocketAddr) -> Self {
-        let domain = socket2::Domain::for_address(address);
-        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None).unwrap();
-        socket.set_recv_buffer_size(4096).unwrap();
-        socket.connect(&address.into()).unwrap();
-        let socket = TcpStream::from(socket);
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        socket.set_write_timeout(Some(PATIENCE)).unwrap();
-        let mut client = Self { socket };
-        client.send(upgrade_request("/").as_bytes());
-        let head = client.head();
-        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-        client
-    }
-
     /// Sends a text message.
     pub(crate) fn say(&mut self, text: &str) {
         self.frame(0x81, text.as_bytes());
