@@ -6,6 +6,7 @@ mod catalogue_handshake;
 mod echo;
 mod edges;
 mod examples;
+mod lifecycle;
 mod process;
 #[cfg(feature = "program")]
 mod program;

@@ -515,3 +515,16 @@ impl Client {
         assert_eq!(self.read_frame(), (0x8A, b"anything?".to_vec()));
     }
 }
+
+impl<H: Handler + Send + 'static> Running<H> {
+    /// Waits until the server has ended by itself, and answers the application.
+    pub(crate) fn finish(mut self) -> H {
+        let deadline = Instant::now() + PATIENCE;
+        let thread = self.thread.take().unwrap();
+        while !thread.is_finished() {
+            assert!(Instant::now() < deadline, "the server does not end");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        thread.join().unwrap()
+    }
+}

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::core::Core;
 use super::handler::{ConnectionId, Sent, SubscribeError};
 use super::stats::{Cause, Stats};
+use super::timer;
 use crate::protocol::{CloseCode, CloseFrame, Message, UsageError};
 
 /// The loop as a callback sees it, with the connection that the callback is about.
@@ -208,7 +209,9 @@ impl<'a, S> Context<'a, S> {
 
     /// Calls [`Handler::timer`](crate::Handler::timer) with this token once, `after` from now.
     pub fn set_timer(&mut self, after: Duration, token: u64) {
-        self.core.timers.set(self.core.now + after, token);
+        self.core
+            .timers
+            .set(timer::after(self.core.now, after), token);
     }
 
     /// The time of this turn of the loop.

@@ -415,9 +415,14 @@ impl<S> Core<S> {
                 }
                 Err(_) => return self.end(key, Cause::ConnectionLost),
             }
+            let now = self.deadlines.now();
             if !work.outbox.is_empty() {
                 let due = work.write_since + self.timeouts.write;
                 self.deadlines.arm(key, due);
+            } else if peer.protocol.state() == State::Closing {
+                // Only now the peer can come to our Close frame, and answer it.
+                peer.since = now;
+                self.deadlines.arm(key, now + self.timeouts.close);
             }
         }
         self.after_flush(key);
@@ -737,7 +742,14 @@ impl<S> Core<S> {
 mod tests {
     use super::*;
     use crate::protocol::{Acceptance, Assembly, Event};
+    use std::io::Read;
     use std::os::unix::net::UnixStream;
+    use std::time::Duration;
+
+    fn core() -> Core<()> {
+        let (settings, limits) = (Settings::default(), Limits::default());
+        Core::new(settings, limits, &Timeouts::default(), Instant::now())
+    }
 
     /// An open connection on one end of a socket pair; nobody reads at the other end.
     fn open(core: &mut Core<()>) -> (usize, UnixStream) {
@@ -764,12 +776,7 @@ mod tests {
     #[test]
     fn what_waits_for_many_slow_subscribers_is_in_memory_once() {
         const LEN: usize = 16 << 20;
-        let mut core = Core::new(
-            Settings::default(),
-            Limits::default(),
-            &Timeouts::default(),
-            Instant::now(),
-        );
+        let mut core = core();
         let peers: Vec<_> = (0..10).map(|_| open(&mut core)).collect();
         for &(key, _) in &peers {
             core.subscribe(key, "news").unwrap();
@@ -787,5 +794,27 @@ mod tests {
             assert_eq!(outbox(key).copied(), 0);
             assert!(outbox(key).shares_with(outbox(key % 2)));
         }
+    }
+
+    #[test]
+    fn the_time_to_answer_a_close_frame_begins_when_it_is_out() {
+        let mut core = core();
+        let (key, mut peer) = open(&mut core);
+        core.send(key, Message::binary(&vec![0; 1 << 20]));
+        core.close(
+            key,
+            CloseFrame::new(CloseCode::NORMAL, ""),
+            Cause::Application,
+        )
+        .unwrap();
+        core.flush_outboxes();
+        let later = core.now + Duration::from_secs(60);
+        core.deadlines.set_now(later);
+        while core.peers[key].has_output() {
+            let mut part = vec![0; 64 << 10];
+            peer.read_exact(&mut part).unwrap();
+            core.flush(key);
+        }
+        assert_eq!(core.peers[key].since, core.deadlines.now());
     }
 }

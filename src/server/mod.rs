@@ -182,7 +182,8 @@ impl<H: Handler> Server<H> {
 
     fn timeout(&self, max_wait: Option<Duration>) -> Option<Duration> {
         let is_accepting = self.listeners.iter().any(|listener| listener.is_ready);
-        if self.core.has_work() || is_accepting || self.is_stopped {
+        let is_ending = self.core.is_shutting_down && self.drain_until.is_none();
+        if self.core.has_work() || is_accepting || is_ending || self.is_stopped {
             return Some(Duration::ZERO);
         }
         let now = Instant::now();
@@ -197,9 +198,8 @@ impl<H: Handler> Server<H> {
             self.core.timers.sleep(now),
         ];
         let until = retry.map(|at| at.saturating_duration_since(now));
-        let timeout = sleeps.into_iter().flatten().chain(until).min()?;
-        // epoll counts milliseconds; rounding up spares a turn that comes too early.
-        Some(timeout + Duration::from_micros(999))
+        // epoll counts milliseconds, and mio rounds up to them: no turn comes too early.
+        sleeps.into_iter().flatten().chain(until).min()
     }
 
     fn carry_out_commands(&mut self) {
@@ -328,9 +328,7 @@ impl<H: Handler> Server<H> {
                 break;
             };
             if let Some(key) = self.core.key(id) {
-                // The event that was left half read may have announced the end of the stream.
-                self.reader
-                    .read(&mut self.handler, &mut self.core, key, true);
+                self.reader.read(&mut self.handler, &mut self.core, key);
             }
         }
     }
@@ -423,7 +421,7 @@ impl<H: Handler> Server<H> {
         let peer = &mut core.peers[key];
         let mut due = Tick::MAX;
         if let Some(work) = &peer.work {
-            if work.message_since != 0 && !is_paused {
+            if work.message_since != 0 && !is_paused && !work.is_held {
                 due = work.message_since + timeouts.message;
                 if now >= due {
                     let code = CloseCode::POLICY_VIOLATION;
@@ -438,7 +436,8 @@ impl<H: Handler> Server<H> {
         }
         // A peer that is not read from, or that takes nothing, is watched by the write timeout.
         if !peer.has_output() {
-            let ping_at = peer.last_seen + timeouts.idle_of(key);
+            let idle = timeouts.idle_of(key);
+            let ping_at = peer.last_seen + idle;
             let dead_at = ping_at + timeouts.pong;
             if peer.is_pinged && now >= dead_at {
                 return core.end(key, Cause::PongTimeout);
@@ -447,12 +446,15 @@ impl<H: Handler> Server<H> {
                 peer.is_pinged = true;
                 // A late look, after the process was stopped for a while, must not take the peer
                 // for dead before it had its time to answer.
-                peer.last_seen = now.saturating_sub(timeouts.idle_of(key));
+                peer.last_seen = now.saturating_sub(idle);
                 let _ = core.write(key, |protocol, output| protocol.ping(&[], output));
                 core.flush(key);
-                due = due.min(now + timeouts.pong);
+                due = due.min(now + timeouts.pong.min(idle));
+            } else if peer.is_pinged {
+                // The answer may come, and the next silence end, before this one is too long.
+                due = due.min(dead_at).min(now + idle);
             } else {
-                due = due.min(if peer.is_pinged { dead_at } else { ping_at });
+                due = due.min(ping_at);
             }
         }
         core.deadlines.arm(key, due.max(now + 1));
@@ -462,7 +464,7 @@ impl<H: Handler> Server<H> {
         if !self.core.is_shutting_down || self.drain_until.is_some() {
             return;
         }
-        self.drain_until = Some(self.core.now + self.drain);
+        self.drain_until = Some(timer::after(self.core.now, self.drain));
         self.listeners.clear();
         let keys: Vec<usize> = self.core.peers.iter().map(|(key, _)| key).collect();
         for key in keys {
@@ -534,8 +536,9 @@ fn on_event<H: Handler>(
     if event.is_writable() && core.peers[key].work.is_some() {
         core.flush(key);
     }
-    let to_end = event.is_read_closed() || event.is_error();
-    if event.is_readable() || to_end {
-        reader.read(handler, core, key, to_end);
+    let is_ending = event.is_read_closed() || event.is_error();
+    core.peers[key].is_ending |= is_ending;
+    if event.is_readable() || is_ending {
+        reader.read(handler, core, key);
     }
 }

@@ -25,6 +25,9 @@ pub(crate) struct Peer<S> {
     pub(crate) stage: Stage,
     /// A Ping went out and nothing has come since.
     pub(crate) is_pinged: bool,
+    /// The peer has ended its side, or the socket has an error: its edge has come, so a short read
+    /// is not the last one.
+    pub(crate) is_ending: bool,
     /// The peer's FIN was read.
     pub(crate) is_eof: bool,
     /// On the list of those whose outbox is to be flushed in this turn.
@@ -83,6 +86,7 @@ impl<S> Peer<S> {
             ending: None,
             stage: Stage::Active,
             is_pinged: false,
+            is_ending: false,
             is_eof: false,
             is_dirty: false,
             state: None,

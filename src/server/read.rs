@@ -42,14 +42,12 @@ impl Reader {
         }
     }
 
-    /// Reads a connection until it has no more or its budget is used up. `to_end`: the peer has
-    /// ended its side or the socket has an error, so a short read is not the last one.
+    /// Reads a connection until it has no more or its budget is used up.
     pub(crate) fn read<H: Handler>(
         &mut self,
         handler: &mut H,
         core: &mut Core<H::State>,
         key: usize,
-        to_end: bool,
     ) {
         match core.peers[key].stage {
             Stage::Active => {}
@@ -65,6 +63,10 @@ impl Reader {
         if let Some(work) = &mut peer.work {
             ring = work.ring.take();
             is_held = mem::take(&mut work.is_held);
+            if is_held {
+                // The peer is not to blame for the time in which nothing was read.
+                work.message_since = 0;
+            }
             if peer.protocol.is_assembling() {
                 begun = Some(mem::take(&mut work.assembly));
             }
@@ -78,7 +80,7 @@ impl Reader {
             assembly: begun.as_mut().unwrap_or(&mut self.assembly),
             has_completed: false,
         };
-        if pass.run(&mut self.buffer, to_end, is_held) == Flow::Held {
+        if pass.run(&mut self.buffer, is_held) == Flow::Held {
             pass.core.work(key).is_held = true;
         }
         pass.finish();
@@ -154,7 +156,7 @@ struct Pass<'p, H: Handler> {
 }
 
 impl<H: Handler> Pass<'_, H> {
-    fn run(&mut self, buffer: &mut [u8], to_end: bool, is_held: bool) -> Flow {
+    fn run(&mut self, buffer: &mut [u8], is_held: bool) -> Flow {
         if is_held {
             match self.feed_ring(&mut []) {
                 Flow::Continue => {}
@@ -180,7 +182,7 @@ impl<H: Handler> Pass<'_, H> {
             }
             // A read that did not fill its buffers has emptied the socket; bytes that come later
             // are a new edge. Not so the end of the stream that was announced with this edge.
-            if count < capacity && !to_end {
+            if count < capacity && !self.core.peers[self.key].is_ending {
                 return Flow::Continue;
             }
             budget = budget.saturating_sub(count);
@@ -434,17 +436,15 @@ fn dispatch<H: Handler>(
         Event::Request(request) => answer(handler, core, key, &request),
         Event::Close(frame) => receive_close(handler, core, key, frame),
         Event::Failed(error) => {
-            let code = error.close_code();
-            close(
-                handler,
-                core,
-                key,
-                Closed {
-                    code,
-                    reason: "",
-                    cause: Cause::Protocol(error),
-                },
-            );
+            let failed = (error.close_code(), Cause::Protocol(error));
+            let (code, cause) = core.peers[key].ending.unwrap_or(failed);
+            let reason = "";
+            let closed = Closed {
+                code,
+                reason,
+                cause,
+            };
+            close(handler, core, key, closed);
         }
         Event::Refused(error) => refuse(handler, core, key, error),
     }
@@ -493,7 +493,12 @@ pub(crate) fn close_ended<H: Handler>(
 ) {
     let peer = &mut core.peers[key];
     peer.protocol.receive_eof();
-    let (code, cause) = peer.ending.unwrap_or((CloseCode::ABNORMAL_CLOSURE, cause));
+    let (code, cause) = match (peer.ending, cause) {
+        (None, _) => (CloseCode::ABNORMAL_CLOSURE, cause),
+        // The application knows that it has closed, and not that there was no answer.
+        (Some((code, Cause::Application)), Cause::CloseTimeout) => (code, cause),
+        (Some(ending), _) => ending,
+    };
     close(
         handler,
         core,

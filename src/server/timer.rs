@@ -14,6 +14,15 @@ pub(crate) type Tick = u32;
 /// Never: no deadline.
 const OFF: Tick = 0;
 
+/// 34 years in seconds.
+const LONGEST: Tick = Tick::MAX / 4;
+
+/// The time `duration` from `now`, or as far away as makes no difference.
+pub(crate) fn after(now: Instant, duration: Duration) -> Instant {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+    now + duration.min(CENTURY)
+}
+
 /// The next look at each connection, by slab key.
 #[derive(Debug)]
 pub(crate) struct Deadlines {
@@ -50,10 +59,11 @@ impl Deadlines {
         self.now
     }
 
-    /// A duration in ticks, at least one and rounded up.
+    /// A duration in ticks, at least one and rounded up; one that is as good as endless ends where
+    /// sums of a few still do not overflow.
     pub(crate) fn ticks(&self, duration: Duration) -> Tick {
         let ticks = duration.as_nanos().div_ceil(self.tick.as_nanos()).max(1);
-        Tick::try_from(ticks).unwrap_or(Tick::MAX)
+        Tick::try_from(ticks).map_or(LONGEST, |ticks| ticks.min(LONGEST))
     }
 
     /// Looks at the connection at `due` or before.
