@@ -1,32 +1,15 @@
 //! UTF-8 validation of text messages (RFC 6455 §8.1): whole, and in chunks that split code points.
 
+mod texts;
+
 use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use stentor::protocol::utf8::Utf8Validator;
+use texts::{TEXTS, repeated};
 
 const LENGTHS: [usize; 9] = [8, 20, 125, 126, 1024, 16_384, 65_535, 65_536, 1 << 20];
-
-/// What people write, repeated until it is long enough.
-const TEXTS: [(&str, &str); 4] = [
-    (
-        "ascii",
-        "Stentor shouted with a voice as loud as fifty men. ",
-    ),
-    (
-        "cjk",
-        "斯滕托尔的喊声像五十个人一样响亮。ステントールは大声で叫んだ。",
-    ),
-    (
-        "emoji",
-        "\u{1f4e3}\u{1f5e3}\u{fe0f}\u{1f469}\u{200d}\u{1f680}\u{1f44d}\u{1f3fd}\u{1f389}",
-    ),
-    (
-        "mixed",
-        "{\"from\":\"Zoë\",\"text\":\"merci, 谢谢, спасибо \u{1f64f}\",\"room\":12} ",
-    ),
-];
 
 /// What one read of a loop delivers of a message that is longer.
 const CHUNK: usize = 65_536;
@@ -36,12 +19,7 @@ const SMALL_CHUNK: usize = 1021;
 
 /// At most `len` bytes of the text, at an odd address.
 fn message(text: &str, len: usize) -> Vec<u8> {
-    let repeated = text.repeat(len / text.len() + 1);
-    let end = (0..=len)
-        .rev()
-        .find(|&end| repeated.is_char_boundary(end))
-        .unwrap_or(0);
-    [b"-", &repeated.as_bytes()[..end]].concat()
+    [b"-", repeated(text, len).as_bytes()].concat()
 }
 
 fn is_valid(message: &[u8], chunk: usize) -> bool {

@@ -582,7 +582,7 @@ fn close_that_is_not_answered() {
     trickling.join().unwrap();
     assert_eq!(
         scene.settle(),
-        [Seen::Open, Seen::Closed(1000, Cause::Application)]
+        [Seen::Open, Seen::Closed(1000, Cause::CloseTimeout)]
     );
 }
 

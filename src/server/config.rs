@@ -108,6 +108,15 @@ impl Config {
         if self.limits.max_connections == 0 {
             return wrong("max-connections", "is 0; nobody could connect");
         }
+        if self.limits.accept_budget == 0 {
+            return wrong("accept-budget", "is 0; nobody could connect");
+        }
+        if self.limits.max_commands == 0 {
+            return wrong("max-commands", "is 0; no thread could say anything");
+        }
+        if self.limits.receive_buffer < 1024 {
+            return wrong("receive-buffer", "is below 1KiB; 128KiB is a good one");
+        }
         if self.limits.receive_buffer < self.protocol.max_frame_in_place {
             return wrong(
                 "receive-buffer",
@@ -207,6 +216,9 @@ impl Timeouts {
     /// Shorter ones would turn the coarse clock of the loop into a busy one.
     const SHORTEST: Duration = Duration::from_millis(10);
 
+    /// A server that ran for two years would run out of shorter ticks.
+    const SHORTEST_TICK: Duration = Duration::from_millis(20);
+
     /// The length of the ticks in which deadlines are counted.
     pub(crate) fn tick(&self) -> Duration {
         let shortest = [
@@ -220,7 +232,7 @@ impl Timeouts {
         .into_iter()
         .min()
         .unwrap_or(Duration::MAX);
-        (shortest / 4).clamp(Duration::from_millis(2), Duration::from_secs(1))
+        (shortest / 4).clamp(Self::SHORTEST_TICK, Duration::from_secs(1))
     }
 }
 

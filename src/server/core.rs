@@ -38,6 +38,9 @@ const CORK: usize = 64 << 10;
 const RINGS: usize = 256;
 const LARGEST_RING: usize = 128 << 10;
 
+/// What is published in a turn is sent before its end when it is this much.
+const FULL_BATCH: usize = 1 << 20;
+
 /// Spare `Work`s: enough for the connections of a busy turn.
 const SPARE_WORKS: usize = 64;
 
@@ -166,7 +169,8 @@ impl<S> Core<S> {
         let key = self
             .peers
             .insert(Peer::new(transport, protocol, self.generation, now));
-        self.deadlines.arm(key, now + self.timeouts.handshake);
+        let due = self.deadlines.after(self.timeouts.handshake);
+        self.deadlines.arm(key, due);
         self.stats.accepted += 1;
         self.peers[key].id(key)
     }
@@ -187,6 +191,7 @@ impl<S> Core<S> {
         self.deadlines.disarm(key);
         let mut peer = self.peers.remove(key);
         if let Some(work) = peer.work.take() {
+            self.stats.bytes_unsent += work.outbox.queued() as u64;
             self.recycle(work);
         }
     }
@@ -355,7 +360,8 @@ impl<S> Core<S> {
         if work.outbox.is_empty() {
             work.write_since = now;
             work.outbox.set_stalled();
-            self.deadlines.arm(key, now + self.timeouts.write);
+            let due = self.deadlines.after(self.timeouts.write);
+            self.deadlines.arm(key, due);
         }
         work
     }
@@ -375,6 +381,7 @@ impl<S> Core<S> {
         }
         let peer = &self.peers[key];
         let taken = if peer.stage == Stage::Gone {
+            self.stats.bytes_unsent += self.cork.len() as u64;
             self.cork.len()
         } else if peer.has_output() {
             0 // What waits goes first.
@@ -386,6 +393,7 @@ impl<S> Core<S> {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
                 Err(_) => {
+                    self.stats.bytes_unsent += self.cork.len() as u64;
                     self.end(key, Cause::ConnectionLost);
                     self.cork.len()
                 }
@@ -415,14 +423,16 @@ impl<S> Core<S> {
                 }
                 Err(_) => return self.end(key, Cause::ConnectionLost),
             }
-            let now = self.deadlines.now();
             if !work.outbox.is_empty() {
-                let due = work.write_since + self.timeouts.write;
+                let due = work.write_since.saturating_add(self.timeouts.write);
                 self.deadlines.arm(key, due);
-            } else if peer.protocol.state() == State::Closing {
-                // Only now the peer can come to our Close frame, and answer it.
-                peer.since = now;
-                self.deadlines.arm(key, now + self.timeouts.close);
+            } else if peer.stage == Stage::Active {
+                // Only now the peer can come to our Close frame, or to its next request.
+                match peer.protocol.state() {
+                    State::Closing => self.begin_stage(key, self.timeouts.close),
+                    State::Connecting => self.begin_stage(key, self.timeouts.handshake),
+                    State::Open | State::Closed => {}
+                }
             }
         }
         self.after_flush(key);
@@ -453,6 +463,9 @@ impl<S> Core<S> {
 
     /// Sends FIN behind the last byte of a connection that has nothing more to say.
     pub(crate) fn linger_when_drained(&mut self, key: usize) {
+        if self.corked == Some(key) {
+            return; // The last bytes may be in the cork; the end of the pass comes back here.
+        }
         let peer = &mut self.peers[key];
         if peer.stage == Stage::Active && peer.protocol.state() == State::Closed {
             peer.stage = Stage::Lingering;
@@ -466,9 +479,15 @@ impl<S> Core<S> {
             }
             peer.transport.shut_down_writing();
             peer.stage = Stage::HalfClosed;
-            peer.since = self.deadlines.now();
-            self.deadlines.arm(key, peer.since + self.timeouts.close);
+            self.begin_stage(key, self.timeouts.close);
         }
+    }
+
+    /// The connection is in a new stage, which ends in so many ticks at the latest.
+    pub(crate) fn begin_stage(&mut self, key: usize, timeout: Tick) {
+        self.peers[key].since = self.deadlines.now();
+        let due = self.deadlines.after(timeout);
+        self.deadlines.arm(key, due);
     }
 
     /// An idle connection owns no buffer.
@@ -513,9 +532,10 @@ impl<S> Core<S> {
         let peer = &self.peers[key];
         let Some(work) = &peer.work else { return false };
         match peer.protocol.state() {
-            State::Open | State::Closing => work.outbox.queued() > self.limits.outbox_soft,
+            State::Open => work.outbox.queued() > self.limits.outbox_soft,
             State::Connecting => !work.outbox.is_empty(),
-            State::Closed => false,
+            // Nothing that is read produces output any more.
+            State::Closing | State::Closed => false,
         }
     }
 
@@ -548,8 +568,7 @@ impl<S> Core<S> {
         self.topics.remove_member(key as u32);
         let peer = &mut self.peers[key];
         peer.ending = Some((frame.code, cause));
-        peer.since = self.deadlines.now();
-        self.deadlines.arm(key, peer.since + self.timeouts.close);
+        self.begin_stage(key, self.timeouts.close);
         // Backpressure no longer holds up reading: what is held may contain the peer's Close.
         if self.peers[key]
             .work
@@ -606,12 +625,12 @@ impl<S> Core<S> {
     /// comes behind it.
     fn settle(&mut self, key: usize) {
         let member = key as u32;
-        let ranges = self.batch.pending(&self.topics, member);
-        if ranges.is_empty() {
+        if !self.batch.touches(&self.topics, member) {
             return;
         }
+        let ranges = self.batch.pending(&self.topics, member);
         self.batch.set_cursor(member);
-        if !self.admit(key) {
+        if ranges.is_empty() || !self.admit(key) {
             return;
         }
         self.stats.deliveries += 1;
@@ -634,6 +653,14 @@ impl<S> Core<S> {
             self.cork.extend_from_slice(&reply);
         }
         self.topics.remove_member(key as u32);
+    }
+
+    /// Sends what was published so far if it is much: a turn that publishes without end must not
+    /// collect without end. Nothing may be corked.
+    pub(crate) fn flush_full_batch(&mut self) {
+        if self.batch.len() >= FULL_BATCH {
+            self.flush_topics();
+        }
     }
 
     /// Sends what was published in this turn: one send per subscriber for all of it.
@@ -663,14 +690,15 @@ impl<S> Core<S> {
     fn deliver_merged(&mut self, batch: &Batch) {
         let mut audience = std::mem::take(&mut self.audience);
         audience.gather(batch, &self.topics);
-        let mut merged: Vec<Option<Parts>> = vec![None; audience.group_count()];
+        let mut merged: Option<(u32, Parts)> = None;
         for index in 0..audience.len() {
-            let member = audience.member(index);
-            let group = audience.group(member);
-            let parts = merged[group as usize]
-                .get_or_insert_with(|| batch.merged(audience.slots(group)))
-                .clone();
+            let (member, group) = audience.member(index);
+            let parts = match merged.take() {
+                Some((last, parts)) if last == group => parts,
+                _ => batch.merged(&audience.slots(group)),
+            };
             self.deliver_course(batch, member, &parts);
+            merged = Some((group, parts));
         }
         self.audience = audience;
     }
@@ -808,7 +836,7 @@ mod tests {
         )
         .unwrap();
         core.flush_outboxes();
-        let later = core.now + Duration::from_secs(60);
+        let later = core.now + Duration::from_mins(1);
         core.deadlines.set_now(later);
         while core.peers[key].has_output() {
             let mut part = vec![0; 64 << 10];

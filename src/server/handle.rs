@@ -143,9 +143,19 @@ impl<H: Handler> Inbox<H> {
 
 impl<H: Handler> Drop for Inbox<H> {
     fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl<H: Handler> Inbox<H> {
+    /// No command is taken any more, and the handles are told so.
+    pub(crate) fn stop(&self) {
         let mut commands = self.0.commands();
         self.0.is_stopped.store(true, Ordering::Relaxed);
-        commands.clear();
+        let rest = mem::take(&mut *commands);
+        drop(commands);
+        // Behind the lock: what a closure owns may use a handle when it is dropped.
+        drop(rest);
     }
 }
 

@@ -103,10 +103,13 @@ impl Listener {
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.is_ready = false;
+                self.retry = None; // Whoever waited was served.
                 Accepted::None
             }
+            // accept(2): errors that are already pending on the new socket are to be retried.
+            Err(error) if is_of_the_connection(&error) => Accepted::Lost,
             // Out of something: the queue stays as it is and no edge will come for it.
-            Err(error) if is_exhaustion(&error) => {
+            Err(error) => {
                 self.is_ready = false;
                 let pause = self
                     .retry
@@ -114,8 +117,6 @@ impl Listener {
                 self.retry = Some((now + pause, pause));
                 Accepted::Exhausted(error)
             }
-            // accept(2): errors that are already pending on the new socket are to be retried.
-            Err(_) => Accepted::Lost,
         }
     }
 
@@ -142,10 +143,24 @@ impl Drop for Listener {
     }
 }
 
-fn is_exhaustion(error: &io::Error) -> bool {
+/// The errors that accept(2) lists for a connection that was gone before it was accepted; whatever
+/// else fails would fail again at once.
+fn is_of_the_connection(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+        Some(
+            libc::ECONNABORTED
+                | libc::EINTR
+                | libc::EPERM
+                | libc::EPROTO
+                | libc::ENETDOWN
+                | libc::ENOPROTOOPT
+                | libc::EHOSTDOWN
+                | libc::ENONET
+                | libc::EHOSTUNREACH
+                | libc::EOPNOTSUPP
+                | libc::ENETUNREACH
+        )
     )
 }
 
@@ -215,10 +230,9 @@ mod tests {
 
     #[test]
     fn the_pause_after_exhaustion_doubles_up_to_a_second() {
-        assert!(is_exhaustion(&io::Error::from_raw_os_error(libc::EMFILE)));
-        assert!(!is_exhaustion(&io::Error::from_raw_os_error(
-            libc::ECONNABORTED
-        )));
+        let is_lost = |code| is_of_the_connection(&io::Error::from_raw_os_error(code));
+        assert!(!is_lost(libc::EMFILE) && !is_lost(libc::ENOMEM) && !is_lost(libc::EBADF));
+        assert!(is_lost(libc::ECONNABORTED));
         let mut listener = Listener::bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
         let now = Instant::now();
         listener.retry = Some((now, BACKOFF.0));

@@ -46,6 +46,9 @@ use crate::protocol::{CloseCode, CloseFrame, HandshakeError, Message, State};
 /// Events taken from the kernel in one turn.
 const EVENTS: usize = 1024;
 
+/// Turns in a row that may put off looking at deadlines because more events are waiting.
+const UNSWEPT_TURNS: u32 = 32;
+
 const WAKER: Token = Token(usize::MAX);
 
 /// Listeners are numbered down from here; tokens of connections stay below 2^63.
@@ -68,6 +71,8 @@ pub struct Server<H: Handler> {
     commands: Vec<Command<H>>,
     expired: Vec<usize>,
     drain: Duration,
+    /// Turns since deadlines were looked at last.
+    unswept: u32,
     /// When a shutdown ends, whoever has not left.
     drain_until: Option<Instant>,
     is_stopped: bool,
@@ -108,6 +113,7 @@ impl<H: Handler> Server<H> {
             commands: Vec::new(),
             expired: Vec::new(),
             drain: config.timeouts.drain,
+            unswept: 0,
             drain_until: None,
             is_stopped: false,
         })
@@ -231,6 +237,7 @@ impl<H: Handler> Server<H> {
                 Command::ShutDown => self.core.is_shutting_down = true,
                 Command::Stop => self.is_stopped = true,
             }
+            self.core.flush_full_batch();
         }
         self.commands = commands;
     }
@@ -258,7 +265,7 @@ impl<H: Handler> Server<H> {
         match accepted {
             Accepted::Connection(transport) => {
                 if self.core.peers.len() >= self.core.limits.max_connections {
-                    self.turn_away(&transport);
+                    self.turn_away(transport);
                 } else {
                     self.register(transport);
                 }
@@ -287,7 +294,7 @@ impl<H: Handler> Server<H> {
     }
 
     /// No slot is free: 503, as far as the socket takes it at once.
-    fn turn_away(&mut self, transport: &Transport) {
+    fn turn_away(&mut self, mut transport: Transport) {
         self.core.stats.rejected_full += 1;
         let mut response = Vec::new();
         let framing = ResponseFraming {
@@ -300,6 +307,9 @@ impl<H: Handler> Server<H> {
             .encode(&mut response, framing);
         let _ = transport.send(&response);
         transport.shut_down_writing();
+        // Closing a socket with unread bytes sends RST, which would take the response back: most
+        // often the request is there by now.
+        self.reader.discard_once(&mut transport);
         self.handler
             .fault(&mut Context::new(&mut self.core, None), Fault::Full);
     }
@@ -319,6 +329,7 @@ impl<H: Handler> Server<H> {
                         key,
                         event,
                     );
+                    self.core.flush_full_batch();
                 }
                 None => self.core.stats.stale += 1,
             }
@@ -329,6 +340,7 @@ impl<H: Handler> Server<H> {
             };
             if let Some(key) = self.core.key(id) {
                 self.reader.read(&mut self.handler, &mut self.core, key);
+                self.core.flush_full_batch();
             }
         }
     }
@@ -356,6 +368,14 @@ impl<H: Handler> Server<H> {
     }
 
     fn sweep_deadlines(&mut self) {
+        // The kernel has more events than fit in a turn: the sign of life, or the room to write,
+        // for whose want a peer would be ended may be among them, above all after the process was
+        // stopped for a while.
+        if self.events.iter().count() == EVENTS && self.unswept < UNSWEPT_TURNS {
+            self.unswept += 1;
+            return;
+        }
+        self.unswept = 0;
         let mut expired = std::mem::take(&mut self.expired);
         self.core.deadlines.sweep(&mut expired);
         for key in expired.drain(..) {
@@ -372,15 +392,17 @@ impl<H: Handler> Server<H> {
             return;
         };
         let stalled = peer.work.as_ref().filter(|work| !work.outbox.is_empty());
-        if let Some(work) = stalled
-            && now >= work.write_since + core.timeouts.write
-        {
+        let stalled_due = stalled.map(|work| work.write_since.saturating_add(core.timeouts.write));
+        if stalled_due.is_some_and(|due| now >= due) {
             return core.end(key, Cause::WriteTimeout);
         }
-        let stalled_due = stalled.map(|work| work.write_since + core.timeouts.write);
         let due = match (peer.stage, peer.protocol.state()) {
             (Stage::Gone, _) => return,
-            (Stage::Active, State::Connecting) => peer.since + core.timeouts.handshake,
+            // The response to a plain request is watched by the write timeout.
+            (Stage::Active, State::Connecting) if stalled.is_some() => Tick::MAX,
+            (Stage::Active, State::Connecting) => {
+                peer.since.saturating_add(core.timeouts.handshake)
+            }
             (Stage::Active, State::Open) => return self.look_at_open(key),
             // What still waits for the peer goes first, unless it is closed for being slow.
             (Stage::Active, State::Closing)
@@ -389,7 +411,7 @@ impl<H: Handler> Server<H> {
                 Tick::MAX
             }
             (Stage::Lingering, _) => Tick::MAX,
-            _ => peer.since + core.timeouts.close,
+            _ => peer.since.saturating_add(core.timeouts.close),
         };
         if now < due {
             return core.deadlines.arm(key, due.min(stalled_due.unwrap_or(due)));
@@ -431,7 +453,7 @@ impl<H: Handler> Server<H> {
                 }
             }
             if !work.outbox.is_empty() {
-                due = due.min(work.write_since + timeouts.write);
+                due = due.min(work.write_since.saturating_add(timeouts.write));
             }
         }
         // A peer that is not read from, or that takes nothing, is watched by the write timeout.
@@ -487,7 +509,7 @@ impl<H: Handler> Server<H> {
     fn reap(&mut self) {
         let has_ended = !self.core.ended.is_empty();
         while let Some((key, cause)) = self.core.ended.pop() {
-            if self.core.peers[key].protocol.state() == State::Connecting {
+            if !self.core.peers[key].has_opened {
                 self.core.stats.ended_without_upgrade += 1;
             }
             read::close_ended(&mut self.handler, &mut self.core, key, cause);
@@ -513,6 +535,7 @@ impl<H: Handler> Server<H> {
             self.core.end(key, Cause::Shutdown);
         }
         self.reap();
+        self.mailbox.stop();
         true
     }
 }

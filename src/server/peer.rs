@@ -9,6 +9,10 @@ use crate::protocol::{Assembly, CloseCode, Connection};
 use crate::ring::Ring;
 
 /// One slab entry.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are facts that do not exclude each other"
+)]
 #[derive(Debug)]
 pub(crate) struct Peer<S> {
     pub(crate) protocol: Connection,
@@ -28,6 +32,8 @@ pub(crate) struct Peer<S> {
     /// The peer has ended its side, or the socket has an error: its edge has come, so a short read
     /// is not the last one.
     pub(crate) is_ending: bool,
+    /// The opening handshake was completed.
+    pub(crate) has_opened: bool,
     /// The peer's FIN was read.
     pub(crate) is_eof: bool,
     /// On the list of those whose outbox is to be flushed in this turn.
@@ -87,6 +93,7 @@ impl<S> Peer<S> {
             stage: Stage::Active,
             is_pinged: false,
             is_ending: false,
+            has_opened: false,
             is_eof: false,
             is_dirty: false,
             state: None,

@@ -135,32 +135,47 @@ impl Batch {
         self.cursors.insert(member, self.entries.len());
     }
 
+    /// Whether anything was published in this turn to a topic of `member`.
+    pub(crate) fn touches(&self, topics: &TopicTable, member: u32) -> bool {
+        topics
+            .topics_of(member)
+            .any(|topic| self.slot(topic).is_some())
+    }
+
+    /// How many bytes were published in this turn.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.as_ref().map_or(0, |bytes| bytes.len())
+    }
+
     /// What `member` has to get of the batch so far, as ranges of [`bytes`](Self::bytes).
     pub(crate) fn pending(&self, topics: &TopicTable, member: u32) -> Vec<Range<usize>> {
         let cursor = self.cursors.get(&member).copied().unwrap_or(0);
         let slots = topics
             .topics_of(member)
             .filter_map(|topic| self.slot(topic));
-        self.ranges(slots, |entry, index| {
-            index >= cursor && entry.except != Some(member)
-        })
+        self.ranges(slots, cursor, Some(member))
     }
 
-    /// The entries of these touched topics, in program order, as joined ranges.
+    /// The entries of these touched topics from `cursor` on, in program order and without those
+    /// that `member` is excepted from, as joined ranges.
     fn ranges(
         &self,
         slots: impl Iterator<Item = usize>,
-        is_wanted: impl Fn(&Entry, usize) -> bool,
+        cursor: usize,
+        member: Option<u32>,
     ) -> Vec<Range<usize>> {
         let mut indices: Vec<u32> = Vec::new();
         for slot in slots {
-            indices.extend_from_slice(&self.touched[slot].entries);
+            // Each list ascends: what is settled is not looked at again.
+            let entries = &self.touched[slot].entries;
+            let first = entries.partition_point(|&entry| (entry as usize) < cursor);
+            indices.extend_from_slice(&entries[first..]);
         }
         indices.sort_unstable();
         let mut ranges: Vec<Range<usize>> = Vec::new();
         for index in indices {
             let entry = &self.entries[index as usize];
-            if !is_wanted(entry, index as usize) {
+            if member.is_some() && entry.except == member {
                 continue;
             }
             match ranges.last_mut() {
@@ -174,13 +189,16 @@ impl Batch {
     /// The parts for a set of touched topics: one piece of the batch where they are neighbours in
     /// it, a merged copy otherwise.
     pub(crate) fn merged(&self, slots: &[u32]) -> Parts {
-        let ranges = self.ranges(slots.iter().map(|&slot| slot as usize), |_, _| true);
+        let ranges = self.ranges(slots.iter().map(|&slot| slot as usize), 0, None);
         self.gather(&ranges)
     }
 
-    /// These ranges as one piece.
+    /// These ranges as one piece: shared where they are most of the batch, so that a slow reader
+    /// of little does not hold on to much.
     pub(crate) fn gather(&self, ranges: &[Range<usize>]) -> Parts {
-        if let [range] = ranges {
+        if let [range] = ranges
+            && range.len() >= self.len() / 2
+        {
             return Parts {
                 bytes: self.shared(),
                 range: range.clone(),
@@ -230,10 +248,11 @@ pub(crate) struct Audience {
     /// For each member key: the walk that last saw it and its group.
     marks: Vec<(u64, u32)>,
     walk: u64,
-    /// Members in the order in which they were found.
+    /// Members by group.
     members: Vec<u32>,
-    /// The touched topics of each group, by their slots. Group 0 has none.
-    groups: Vec<Vec<u32>>,
+    /// The touched topics of each group, by their slots, as a chain: one slot more than another
+    /// group. Group 0 has none and is the end of every chain.
+    groups: Vec<(u32, u32)>,
     /// The group that results when a topic is added to a group.
     next: HashMap<(u32, u32), u32>,
 }
@@ -245,12 +264,15 @@ impl Audience {
         self.members.clear();
         self.next.clear();
         self.groups.clear();
-        self.groups.push(Vec::new());
+        self.groups.push((0, 0));
         for (slot, topic) in batch.touched().enumerate() {
             for &member in topics.subscribers(topic) {
                 self.add(member, slot as u32);
             }
         }
+        let marks = &self.marks;
+        self.members
+            .sort_unstable_by_key(|&member| marks[member as usize].1);
     }
 
     fn add(&mut self, member: u32, slot: u32) {
@@ -271,9 +293,7 @@ impl Audience {
     fn group_with(&mut self, group: u32, slot: u32) -> u32 {
         let groups = &mut self.groups;
         *self.next.entry((group, slot)).or_insert_with(|| {
-            let mut slots = groups[group as usize].clone();
-            slots.push(slot);
-            groups.push(slots);
+            groups.push((group, slot));
             groups.len() as u32 - 1
         })
     }
@@ -282,20 +302,20 @@ impl Audience {
         self.members.len()
     }
 
-    pub(crate) fn member(&self, index: usize) -> u32 {
-        self.members[index]
+    /// A member that was found, with its group. The members of a group are neighbours.
+    pub(crate) fn member(&self, index: usize) -> (u32, u32) {
+        let member = self.members[index];
+        (member, self.marks[member as usize].1)
     }
 
-    /// The group of a member that was found.
-    pub(crate) fn group(&self, member: u32) -> u32 {
-        self.marks[member as usize].1
-    }
-
-    pub(crate) fn slots(&self, group: u32) -> &[u32] {
-        &self.groups[group as usize]
-    }
-
-    pub(crate) fn group_count(&self) -> usize {
-        self.groups.len()
+    /// The touched topics of a group, by their slots.
+    pub(crate) fn slots(&self, mut group: u32) -> Vec<u32> {
+        let mut slots = Vec::new();
+        while group != 0 {
+            let (rest, slot) = self.groups[group as usize];
+            slots.push(slot);
+            group = rest;
+        }
+        slots
     }
 }

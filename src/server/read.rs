@@ -15,6 +15,7 @@ use super::core::Core;
 use super::handler::{Accept, Closed, Fault, Handler};
 use super::peer::Stage;
 use super::stats::Cause;
+use super::transport::Transport;
 use crate::protocol::http::{Request, Response};
 use crate::protocol::{
     Assembly, CloseCode, CloseFrame, Event, HandshakeError, Message, State, UsageError,
@@ -23,6 +24,9 @@ use crate::ring::Ring;
 
 /// Assemblies kept for the next long messages, so that a steady stream of them allocates nothing.
 const SPARE_ASSEMBLIES: usize = 8;
+
+/// A spare assembly of at most this size is lent for any message.
+const LENT: usize = 4 << 10;
 
 /// The buffers that the connections of a loop take turns with.
 #[derive(Debug)]
@@ -71,6 +75,8 @@ impl Reader {
                 begun = Some(mem::take(&mut work.assembly));
             }
         }
+        // What the last pass left in it was delivered.
+        self.assembly.clear();
         core.corked = Some(key);
         let mut pass = Pass {
             handler,
@@ -96,9 +102,20 @@ impl Reader {
         }
     }
 
-    /// Gives the assembly at hand away and takes another one.
+    /// Gives the assembly at hand away and takes another one. If it is much larger than what it
+    /// holds, a copy is given: a peer that sends a byte must not get megabytes for it.
     fn lend(&mut self) -> Assembly {
+        if self.assembly.capacity() > 16 * self.assembly.len() + LENT {
+            let mut copy = Assembly::new();
+            copy.extend(self.assembly.as_slice());
+            return copy;
+        }
         mem::replace(&mut self.assembly, self.spares.pop().unwrap_or_default())
+    }
+
+    /// Reads and throws away what there is, once.
+    pub(crate) fn discard_once(&mut self, transport: &mut Transport) {
+        let _ = transport.receive(&mut self.buffer);
     }
 
     /// Reads and throws away what a peer still sends after the end, until its FIN.
@@ -388,7 +405,8 @@ impl<H: Handler> Pass<'_, H> {
             let work = core.work(key);
             if work.message_since == 0 || self.has_completed {
                 work.message_since = now;
-                core.deadlines.arm(key, now + core.timeouts.message);
+                let due = core.deadlines.after(core.timeouts.message);
+                core.deadlines.arm(key, due);
             }
         } else if let Some(work) = &mut peer.work {
             work.message_since = 0;
@@ -575,7 +593,8 @@ fn open<S>(
     })?;
     core.stats.opened += 1;
     core.peers[key].state = Some(state);
-    let due = core.deadlines.now() + core.timeouts.idle_of(key);
+    core.peers[key].has_opened = true;
+    let due = core.deadlines.after(core.timeouts.idle_of(key));
     core.deadlines.disarm(key);
     core.deadlines.arm(key, due);
     Ok(())
@@ -587,7 +606,5 @@ fn respond<S>(core: &mut Core<S>, key: usize, request: &Request<'_>, response: &
     let _ = core.write(key, |protocol, output| {
         protocol.respond(request, response, Some(&date), output)
     });
-    let now = core.deadlines.now();
-    core.peers[key].since = now;
-    core.deadlines.arm(key, now + core.timeouts.handshake);
+    core.begin_stage(key, core.timeouts.handshake);
 }

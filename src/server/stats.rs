@@ -96,7 +96,7 @@ pub struct Stats {
     pub refused_by_application: u64,
     /// Requests refused because they were wrong or late, by HTTP status.
     pub refused: Refused,
-    /// Connections that ended while they spoke HTTP, or nothing.
+    /// Connections that ended without having become a WebSocket.
     pub ended_without_upgrade: u64,
     /// Plain HTTP requests answered.
     pub requests: u64,
@@ -114,6 +114,8 @@ pub struct Stats {
     pub dropped_closed: u64,
     /// Messages not sent because `outbox_hard` was reached; the connection is closed with 1013.
     pub dropped_slow: u64,
+    /// Bytes that were on their way when their connection ended.
+    pub bytes_unsent: u64,
     /// Pings that were answered together with a later one, because the peer did not read.
     pub pongs_coalesced: u64,
     /// Commands and events for connections that were gone.

@@ -19,7 +19,7 @@ const LONGEST: Tick = Tick::MAX / 4;
 
 /// The time `duration` from `now`, or as far away as makes no difference.
 pub(crate) fn after(now: Instant, duration: Duration) -> Instant {
-    const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+    const CENTURY: Duration = Duration::from_hours(100 * 365 * 24);
     now + duration.min(CENTURY)
 }
 
@@ -64,6 +64,12 @@ impl Deadlines {
     pub(crate) fn ticks(&self, duration: Duration) -> Tick {
         let ticks = duration.as_nanos().div_ceil(self.tick.as_nanos()).max(1);
         Tick::try_from(ticks).map_or(LONGEST, |ticks| ticks.min(LONGEST))
+    }
+
+    /// The tick so many from now on; a sum that is beyond counting is never.
+    #[inline]
+    pub(crate) fn after(&self, ticks: Tick) -> Tick {
+        self.now.saturating_add(ticks)
     }
 
     /// Looks at the connection at `due` or before.
