@@ -7,8 +7,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef, Socket, Type};
-use stentor::{Closed, ConnectionId, Fault};
-use stentor::{Config, Context, Endpoint, Handle, Handler, Message, Server};
+use stentor::{
+    Closed, Config, ConnectionId, Context, Endpoint, Fault, Handle, Handler, Message, Server,
+};
 
 /// No test waits longer for anything: far above what a loaded machine takes, far below a timeout
 /// of the test runner.
@@ -92,26 +93,20 @@ impl<H: Handler + Send + 'static> Running<H> {
         Client::open(self.address, "/")
     }
 
-    /// Stops the loop at the beginning of a turn, so that all that happens until the answer is
-    /// dropped is found at once by the turns after it.
-    pub(crate) fn hold(&self) -> Held {
-        let (release, released) = mpsc::channel();
+    /// Stops the loop at the beginning of a turn until the answer is dropped: all that clients do
+    /// meanwhile, the next turns find at once.
+    pub(crate) fn stand_still(&self) -> mpsc::Sender<()> {
         let (arrive, arrived) = mpsc::channel();
+        let (release, released) = mpsc::channel();
         self.handle
             .run(move |_, _| {
                 let _ = arrive.send(());
-                // An error is the other end being dropped: the release.
                 let _ = released.recv_timeout(PATIENCE);
             })
             .unwrap();
         arrived.recv_timeout(PATIENCE).unwrap();
-        Held { _release: release }
+        release
     }
-}
-
-/// The loop stands still until this is dropped.
-pub(crate) struct Held {
-    _release: mpsc::Sender<()>,
 }
 
 impl<H: Handler + Send + 'static> Drop for Running<H> {
@@ -152,16 +147,6 @@ impl Client {
     pub(crate) fn open(address: SocketAddr, target: &str) -> Self {
         let mut client = Self::raw(address);
         client.upgrade(target);
-        client
-    }
-
-    /// Connects with a receive buffer that is full after a few kilobytes.
-    pub(crate) fn narrow(address: SocketAddr) -> Self {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
-        socket.set_recv_buffer_size(4096).unwrap();
-        socket.connect(&address.into()).unwrap();
-        let mut client = Self::over(socket.into());
-        client.upgrade("/");
         client
     }
 
@@ -446,37 +431,16 @@ impl Running<App> {
         assert_eq!(ended.len(), count, "{ended:?}");
         ended
     }
-
-    /// Stops the loop at the beginning of a turn until the answer is dropped: all that clients do
-    /// meanwhile, the next turns find at once.
-    pub(crate) fn stand_still(&self) -> mpsc::Sender<()> {
-        let (arrive, arrived) = mpsc::channel();
-        let (release, released) = mpsc::channel();
-        self.handle
-            .run(move |_, _| {
-                let _ = arrive.send(());
-                let _ = released.recv_timeout(PATIENCE);
-            })
-            .unwrap();
-        arrived.recv_timeout(PATIENCE).unwrap();
-        release
-    }
 }
 
 impl Client {
     /// Connects with a small receive buffer: a few KiB wait in it before the server is held up.
     pub(crate) fn with_small_buffer(address: SocketAddr) -> Self {
-        let domain = socket2::Domain::for_address(address);
-        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None).unwrap();
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
         socket.connect(&address.into()).unwrap();
-        let socket = TcpStream::from(socket);
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        socket.set_write_timeout(Some(PATIENCE)).unwrap();
-        let mut client = Self { socket };
-        client.send(upgrade_request("/").as_bytes());
-        let head = client.head();
-        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        let mut client = Self::over(socket.into());
+        client.upgrade("/");
         client
     }
 
