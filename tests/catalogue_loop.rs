@@ -80,6 +80,14 @@ impl Diary {
         let own = self.entries.iter().filter(|entry| entry.1 == id);
         own.map(|entry| entry.2).sum()
     }
+
+    /// The most that a connection sent in one turn.
+    fn largest_turn_of(&self, id: ConnectionId) -> usize {
+        let own: Vec<_> = self.entries.iter().filter(|entry| entry.1 == id).collect();
+        let turns = own.chunk_by(|one, other| one.0 == other.0);
+        let sizes = turns.map(|turn| turn.iter().map(|entry| entry.2).sum());
+        sizes.max().unwrap_or(0)
+    }
 }
 
 /// Sends messages of 100 bytes until the kernel takes no more; answers their payloads' sum.
@@ -122,6 +130,22 @@ fn cat_109_connection_over_its_budget_is_read_on_without_an_event() {
     server.wait_until("all of it is read", move |diary, _| {
         diary.bytes_of(flooder_id) == sent
     });
+    let largest = server.ask(move |diary, _| diary.largest_turn_of(flooder_id));
+    assert!(largest <= 3 * BUDGET, "{largest} bytes in one turn");
+}
+
+#[test]
+fn cat_109_flood_never_gets_more_than_its_budget() {
+    let server = Diary::serve();
+    let mut flooder = server.connect();
+    let flooder_id = newest(&server);
+    let frames = masked(BINARY, &[0; 100]).repeat(100_000);
+    flooder.send(&frames);
+    server.wait_until("all of it is read", move |diary, _| {
+        diary.bytes_of(flooder_id) == 10_000_000
+    });
+    let largest = server.ask(move |diary, _| diary.largest_turn_of(flooder_id));
+    assert!(largest <= 3 * BUDGET, "{largest} bytes in one turn");
 }
 
 #[test]
