@@ -3,6 +3,7 @@
 mod backpressure;
 mod catalogue_frames;
 mod catalogue_handshake;
+mod catalogue_loop;
 mod echo;
 mod edges;
 mod examples;

@@ -443,18 +443,18 @@ impl<S> Core<S> {
         let peer = &mut self.peers[key];
         let id = peer.id(key);
         if let Some(work) = &mut peer.work {
-            if work.outbox.queued() <= soft {
-                if std::mem::take(&mut work.is_pressed) {
-                    self.drained.push(id);
-                }
-                if work.is_held {
-                    self.ready.push_back(id);
-                }
+            let is_low = work.outbox.queued() <= soft;
+            let resumes = is_low && work.is_held;
+            if is_low && std::mem::take(&mut work.is_pressed) {
+                self.drained.push(id);
             }
             if work.outbox.is_empty()
                 && let Some(payload) = work.outbox.pending_pong.take()
             {
                 let _ = self.write(key, |protocol, tail| protocol.pong(&payload, tail));
+            }
+            if resumes {
+                self.read_later(key);
             }
         }
         self.linger_when_drained(key);
@@ -525,6 +525,16 @@ impl<S> Core<S> {
             .get_or_insert_with(|| spare.pop().unwrap_or_default())
     }
 
+    /// Reads the connection in the next turn, whether there is an event or not.
+    pub(crate) fn read_later(&mut self, key: usize) {
+        let peer = &mut self.peers[key];
+        if !peer.is_ready {
+            peer.is_ready = true;
+            let id = peer.id(key);
+            self.ready.push_back(id);
+        }
+    }
+
     /// Whether reading waits until the peer has taken more of what was written: with more than
     /// `outbox_soft` queued, or an HTTP response that is not out (one request in flight).
     #[inline]
@@ -575,8 +585,7 @@ impl<S> Core<S> {
             .as_ref()
             .is_some_and(|work| work.is_held)
         {
-            let id = self.peers[key].id(key);
-            self.ready.push_back(id);
+            self.read_later(key);
         }
         Ok(())
     }

@@ -131,8 +131,7 @@ impl Reader {
                     core.stats.bytes_in += count as u64;
                     budget = budget.saturating_sub(count);
                     if budget == 0 {
-                        let id = core.peers[key].id(key);
-                        return core.ready.push_back(id);
+                        return core.read_later(key);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -204,8 +203,7 @@ impl<H: Handler> Pass<'_, H> {
             }
             budget = budget.saturating_sub(count);
             if budget == 0 {
-                let id = self.core.peers[self.key].id(self.key);
-                self.core.ready.push_back(id);
+                self.core.read_later(self.key);
                 return Flow::Continue;
             }
         }
