@@ -368,20 +368,18 @@ impl<H: Handler> Pass<'_, H> {
     }
 
     fn end_of_stream(&mut self) -> Flow {
-        let peer = &mut self.core.peers[self.key];
-        match peer.protocol.state() {
-            // Neither a message nor a Close frame can come any more. What this pass answered leaves
-            // before: FIN ends one direction only.
-            State::Open | State::Closing => {
-                self.core.flush_cork(self.key);
-                self.core.end(self.key, Cause::EndOfStream);
-            }
-            // The client of a plain request may half-close and still read the response.
-            State::Connecting | State::Closed => {
-                peer.protocol.receive_eof();
-                peer.is_eof = true;
-            }
+        let core = &mut *self.core;
+        let peer = &mut core.peers[self.key];
+        if let State::Open | State::Closing = peer.protocol.state() {
+            // Neither a message nor a Close frame can come any more.
+            let end = (CloseCode::ABNORMAL_CLOSURE, Cause::EndOfStream);
+            peer.ending.get_or_insert(end);
+            core.settle_before(self.key, core.cork.len());
         }
+        // FIN ends one direction only: the peer may still read what was sent to it.
+        let peer = &mut core.peers[self.key];
+        peer.protocol.receive_eof();
+        peer.is_eof = true;
         Flow::Over
     }
 
