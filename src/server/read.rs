@@ -25,9 +25,6 @@ use crate::ring::Ring;
 /// Assemblies kept for the next long messages, so that a steady stream of them allocates nothing.
 const SPARE_ASSEMBLIES: usize = 8;
 
-/// A spare assembly of at most this size is lent for any message.
-const LENT: usize = 4 << 10;
-
 /// The buffers that the connections of a loop take turns with.
 #[derive(Debug)]
 pub(crate) struct Reader {
@@ -91,7 +88,12 @@ impl Reader {
         }
         pass.finish();
         if core.peers[key].protocol.is_assembling() {
-            core.work(key).assembly = begun.unwrap_or_else(|| self.lend());
+            let assembly = begun.unwrap_or_else(|| self.lend());
+            if assembly.is_oversized() {
+                // Right for a message that goes on at once; the next look takes back the rest.
+                core.deadlines.arm(key, core.deadlines.after(1));
+            }
+            core.work(key).assembly = assembly;
         } else if let Some(assembly) = begun {
             self.keep(assembly);
         } else if self.assembly.capacity() > Assembly::KEPT {
@@ -102,14 +104,8 @@ impl Reader {
         }
     }
 
-    /// Gives the assembly at hand away and takes another one. If it is much larger than what it
-    /// holds, a copy is given: a peer that sends a byte must not get megabytes for it.
+    /// Gives the assembly at hand away and takes another one.
     fn lend(&mut self) -> Assembly {
-        if self.assembly.capacity() > 16 * self.assembly.len() + LENT {
-            let mut copy = Assembly::new();
-            copy.extend(self.assembly.as_slice());
-            return copy;
-        }
         mem::replace(&mut self.assembly, self.spares.pop().unwrap_or_default())
     }
 
