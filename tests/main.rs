@@ -4,9 +4,11 @@ mod backpressure;
 mod catalogue_frames;
 mod catalogue_handshake;
 mod catalogue_loop;
+mod chunking;
 mod echo;
 mod edges;
 mod examples;
+mod feeding;
 mod lifecycle;
 mod process;
 #[cfg(feature = "program")]
