@@ -124,10 +124,7 @@ fn a_callback_that_sends_to_a_lost_connection_is_told_to_stop() {
     let mut client = server.connect();
     client.say("go");
     arrived.recv_timeout(PATIENCE).unwrap();
-    socket2::SockRef::from(&client.socket)
-        .set_linger(Some(Duration::ZERO))
-        .unwrap();
-    drop(client);
+    client.reset();
     reset.send(()).unwrap();
     let ended = &server.ended(1)[0];
     assert_eq!((ended.code, ended.cause), (1006, Cause::ConnectionLost));
@@ -314,11 +311,15 @@ fn a_message_larger_than_the_hard_limit_goes_through_when_nothing_else_waits() {
         .on_open(subscribe_to_news)
         .on_message(|ctx, how| {
             let message = vec![b'x'; LEN];
-            match how {
-                "send" => drop(ctx.send(&message)),
-                "send to" => drop(ctx.send_to(ctx.id(), Message::binary(&message))),
-                _ => drop(ctx.publish("news", &message)),
+            if how == "publish" {
+                assert_eq!(ctx.publish("news", &message), 1);
+                return;
             }
+            let sent = match how {
+                "send" => ctx.send(&message),
+                _ => ctx.send_to(ctx.id(), Message::binary(&message)),
+            };
+            assert_ne!(sent, Sent::Dropped);
         });
     let server = serve(app, |_| ());
     let mut client = Client::with_small_buffer(server.address);

@@ -40,7 +40,7 @@ impl Scene {
         client.send(bytes);
         for (first, payload) in messages {
             let echo = client.read_frame();
-            assert!(echo == (*first, payload.clone()), "{:.32?}", echo);
+            assert!(echo == (*first, payload.clone()), "{echo:.32?}");
         }
         client.echo("alive");
         self.closes(client);

@@ -400,7 +400,7 @@ fn cat_115_half_a_message_and_fin() {
 #[test]
 fn cat_116_reset_behind_unread_data_closes_once() {
     let mut scene = Scene::new();
-    for data in [masked(TEXT, b"unread"), masked(TEXT, &[b'x'; 100_000])] {
+    for data in [masked(TEXT, b"unread"), masked(TEXT, &vec![b'x'; 100_000])] {
         let mut client = scene.connect();
         let stands_still = scene.server.stand_still();
         client.send(&data);
@@ -933,7 +933,7 @@ fn cat_129_running_out_of_descriptors_pauses_accepting() {
     let (failures_before, time_before) = (failures(), server.processor_time());
     std::thread::sleep(Duration::from_secs(1));
     let failed = failures() - failures_before;
-    let busy = server.processor_time() - time_before;
+    let busy = server.processor_time().saturating_sub(time_before);
     assert!(failed <= 10, "{failed} attempts in a second");
     assert!(
         busy < Duration::from_millis(300),
@@ -999,7 +999,7 @@ impl OtherProcess {
         }
     }
 
-    /// The states of its threads, as in proc_pid_stat(5).
+    /// The states of its threads, as in `proc_pid_stat(5)`.
     fn states(&self) -> Vec<String> {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
         tasks
@@ -1018,7 +1018,7 @@ impl OtherProcess {
     }
 }
 
-/// The fields of proc_pid_stat(5) behind the name, which may contain spaces: the state first.
+/// The fields of `proc_pid_stat(5)` behind the name, which may contain spaces: the state first.
 fn stat(path: &str) -> Vec<String> {
     let stat = fs::read_to_string(path).unwrap();
     let (_, fields) = stat.rsplit_once(") ").unwrap();

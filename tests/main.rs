@@ -9,7 +9,10 @@ mod echo;
 mod edges;
 mod examples;
 mod feeding;
+mod handle;
+mod http;
 mod lifecycle;
+mod listen;
 mod process;
 #[cfg(feature = "program")]
 mod program;

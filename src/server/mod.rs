@@ -500,6 +500,10 @@ impl<H: Handler> Server<H> {
                     let _ = self.core.close(key, frame, Cause::Shutdown);
                     self.core.flush(key);
                 }
+                // Between two requests nothing is owed to anybody.
+                State::Connecting if !peer.has_output() => {
+                    self.core.end(key, Cause::Shutdown);
+                }
                 State::Connecting => {
                     peer.protocol.receive_eof();
                     self.core.linger_when_drained(key);
