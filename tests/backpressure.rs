@@ -23,7 +23,7 @@ fn a_subscriber_that_never_reads_is_closed_and_the_others_get_everything() {
         (config.limits.outbox_soft, config.limits.outbox_hard) = (16 << 10, 64 << 10);
         config.timeouts.close = Duration::from_millis(50);
     });
-    let _stuck = Client::narrow(server.address);
+    let _stuck = Client::with_small_buffer(server.address);
     let mut reader = server.connect();
     let stuck = server.ask(|app, _| app.opened[0]);
     let deadline = Instant::now() + PATIENCE;
@@ -63,7 +63,7 @@ fn who_was_too_slow_finds_everything_that_was_queued_and_then_1013() {
         config.timeouts.close = PATIENCE;
         config.timeouts.write = PATIENCE;
     });
-    let mut slow = Client::narrow(server.address);
+    let mut slow = Client::with_small_buffer(server.address);
     let mut published = 0_u32;
     let deadline = Instant::now() + PATIENCE;
     while server.ask(move |_, ctx| {
@@ -97,7 +97,7 @@ fn a_callback_that_sends_while_it_may_is_told_to_stop() {
     });
     let server = serve(app, |_| ());
     let _stuck = {
-        let mut client = Client::narrow(server.address);
+        let mut client = Client::with_small_buffer(server.address);
         client.say("go");
         client
     };
@@ -149,7 +149,7 @@ fn a_stream_that_heeds_backpressure_goes_through_whole_and_in_order() {
         .on_message(move |ctx, _| begin(ctx))
         .on_drain(go_on);
     let server = serve(app, |_| ());
-    let mut client = Client::narrow(server.address);
+    let mut client = Client::with_small_buffer(server.address);
     client.say("go");
     for index in 0..CHUNKS {
         let (first, payload) = client.read_frame();
@@ -193,7 +193,7 @@ fn a_burst_in_one_callback_does_not_make_a_reader_slow() {
 #[test]
 fn sends_to_a_peer_that_never_reads_are_answered_with_backpressure_and_then_dropped() {
     let server = serve(App::default(), |_| ());
-    let _stuck = Client::narrow(server.address);
+    let _stuck = Client::with_small_buffer(server.address);
     let (soft, hard, stats) = server.ask(|app, ctx| {
         let id = app.opened[0];
         let mut until = |answer| {
@@ -225,7 +225,7 @@ fn drain_comes_when_the_peer_has_taken_enough_and_only_then() {
         ctx.send("drained");
     });
     let server = serve(app, |_| ());
-    let mut client = Client::narrow(server.address);
+    let mut client = Client::with_small_buffer(server.address);
     let sent = server.ask(|app, ctx| {
         let id = app.opened[0];
         let mut sent = 1;
@@ -253,7 +253,7 @@ fn reading_pauses_while_the_peer_does_not_take_the_answers_and_then_goes_on() {
         ctx.send(&vec![b'x'; ANSWER]);
     });
     let server = serve(app, |_| ());
-    let mut client = Client::narrow(server.address);
+    let mut client = Client::with_small_buffer(server.address);
     client.send(&crate::support::masked(0x81, b"more!").repeat(MESSAGES));
     server.wait_until("the peer is behind", |app, ctx| {
         ctx.queued_of(app.opened[0]) > 256 << 10
@@ -273,7 +273,7 @@ fn reading_pauses_while_the_peer_does_not_take_the_answers_and_then_goes_on() {
 #[test]
 fn a_peer_that_pings_and_never_reads_costs_one_pong() {
     let server = serve(App::default(), |config| config.timeouts.write = PATIENCE);
-    let mut client = Client::narrow(server.address);
+    let mut client = Client::with_small_buffer(server.address);
     let ping = |index: u32| {
         let mut payload = [b'p'; 125];
         payload[..4].copy_from_slice(&index.to_be_bytes());
@@ -322,7 +322,7 @@ fn a_message_larger_than_the_hard_limit_goes_through_when_nothing_else_waits() {
             assert_ne!(sent, Sent::Dropped);
         });
     let server = serve(app, |_| ());
-    let mut client = Client::narrow(server.address);
+    let mut client = Client::with_small_buffer(server.address);
     for how in ["send", "send to", "publish"] {
         client.say(how);
         let (first, payload) = client.read_frame();
@@ -339,7 +339,7 @@ fn a_peer_that_takes_nothing_for_too_long_is_dropped() {
         config.timeouts.write = Duration::from_millis(100);
         config.limits.outbox_hard = FAR_TOO_MUCH;
     });
-    let _stuck = Client::narrow(server.address);
+    let _stuck = Client::with_small_buffer(server.address);
     server.ask(|_, ctx| ctx.publish("news", &vec![b'x'; 16 << 20]));
     let ended = &server.ended(1)[0];
     assert_eq!((ended.code, ended.cause), (1006, Cause::WriteTimeout));

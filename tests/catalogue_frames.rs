@@ -40,7 +40,7 @@ impl Scene {
         client.send(bytes);
         for (first, payload) in messages {
             let echo = client.read_frame();
-            assert!(echo == (*first, payload.clone()), "{:.32?}", echo);
+            assert!(echo == (*first, payload.clone()), "{echo:.32?}");
         }
         client.echo("alive");
         self.closes(client);
@@ -531,7 +531,7 @@ fn cat_074_closes_that_cross() {
         .server
         .ask(|_, ctx| ctx.connections().max().expect("the client"));
     // Both are there when the loop looks, and commands come before what was received.
-    let held = scene.server.hold();
+    let stands_still = scene.server.stand_still();
     scene
         .server
         .handle
@@ -544,7 +544,7 @@ fn cat_074_closes_that_cross() {
         ]
         .concat(),
     );
-    drop(held);
+    drop(stands_still);
     assert_eq!(client.read_frame(), (CLOSE, close_payload(4000, "ours")));
     assert_eq!(client.read_to_end(), [0; 0], "and no second Close");
     drop(client);

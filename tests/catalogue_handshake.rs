@@ -672,10 +672,10 @@ fn cat_044_half_closed_after_an_upgrade_request() {
     let mut scene = Scene::new();
     let mut client = scene.raw();
     // Both are there when the server looks: the edge of the request is the edge of the end.
-    let held = scene.server.hold();
+    let stands_still = scene.server.stand_still();
     client.send(upgrade_request("/").as_bytes());
     client.finish_sending();
-    drop(held);
+    drop(stands_still);
     client.read_to_end();
     drop(client);
     assert_eq!(

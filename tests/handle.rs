@@ -80,7 +80,7 @@ fn the_commands_of_a_thread_are_carried_out_in_their_order() {
 fn a_full_queue_refuses_commands_but_never_the_end() {
     let server = serve(App::default(), |config| config.limits.max_commands = 8);
     let (mut clients, [id]) = server.connect_many::<1>();
-    let held = server.hold();
+    let held = server.stand_still();
     for index in 0..8 {
         assert_eq!(server.handle.send(id, &format!("{index}")), Ok(()));
     }
@@ -100,7 +100,7 @@ fn a_full_queue_refuses_commands_but_never_the_end() {
     }
     // There is room again.
     clients[0].hears_nothing_more();
-    let held = server.hold();
+    let held = server.stand_still();
     for index in 0..8 {
         assert_eq!(server.handle.send(id, &format!("{index}")), Ok(()));
     }
@@ -286,7 +286,7 @@ fn what_an_untaken_closure_owns_may_use_a_handle_when_it_is_dropped() {
     let (tell, told) = channel();
     let farewell = Farewell(server.handle.clone(), tell);
     let handle = server.handle.clone();
-    let held = server.hold();
+    let held = server.stand_still();
     // The closure is given in the turn that ends the server, so no turn takes it.
     server
         .handle

@@ -156,7 +156,7 @@ fn the_end_of_the_stream_is_found_behind_more_than_one_read() {
         config.limits.read_budget = 1024;
     });
     let mut client = server.connect();
-    let held = server.hold();
+    let held = server.stand_still();
     client.send(&masked(0x82, &[0; 94]).repeat(300));
     drop(client);
     drop(held);
@@ -169,7 +169,7 @@ fn the_end_of_the_stream_is_found_behind_what_backpressure_held_up() {
         ctx.send(&vec![b'x'; 64 << 10]);
     });
     let server = serve(app, |_| ());
-    let mut client = Client::narrow(server.address);
+    let mut client = Client::with_small_buffer(server.address);
     client.send(&masked(0x81, b"more!").repeat(500));
     server.wait_until("the peer is behind", |app, ctx| {
         ctx.queued_of(app.opened[0]) > 256 << 10
@@ -234,7 +234,7 @@ fn a_message_that_does_not_end_in_time_is_given_up() {
 
 /// A client that has begun a message while the server waits for it to read another one.
 fn in_the_middle_of_a_message(server: &Running<App>) -> Client {
-    let mut client = Client::narrow(server.address);
+    let mut client = Client::with_small_buffer(server.address);
     client.send(&[masked(0x81, b"go"), masked(0x01, b"two ")].concat());
     server.wait_until("the peer is behind", |app, ctx| {
         ctx.queued_of(app.opened[0]) > 256 << 10
@@ -420,7 +420,7 @@ fn a_shutdown_waits_for_a_slow_reader_that_goes_on_reading() {
         config.timeouts.write = PATIENCE;
         config.timeouts.drain = PATIENCE * 2;
     });
-    let mut client = Client::narrow(server.address);
+    let mut client = Client::with_small_buffer(server.address);
     server.ask(|app, ctx| ctx.send_to(app.opened[0], &vec![b'x'; LEN]));
     server.handle.shut_down().unwrap();
     // Far beyond the close timeout; the server waits for progress, not for the end.
@@ -451,7 +451,7 @@ fn a_shutdown_ends_at_its_drain_time_with_peers_that_are_stuck() {
         config.timeouts.write = PATIENCE * 2;
         config.timeouts.close = PATIENCE * 2;
     });
-    let _stuck = Client::narrow(server.address);
+    let _stuck = Client::with_small_buffer(server.address);
     let _silent = server.connect();
     server.ask(|app, ctx| ctx.send_to(app.opened[0], &vec![b'x'; 16 << 20]));
     let begin = Instant::now();

@@ -181,7 +181,7 @@ fn a_port_can_be_taken_again_at_once() {
 fn one_connection_too_many_is_turned_away_until_another_one_ends() {
     let server = serve(App::default(), |config| config.limits.max_connections = 2);
     let (mut clients, _) = server.connect_many::<2>();
-    let held = server.hold();
+    let held = server.stand_still();
     let mut third = Client::raw(server.address);
     third.send(upgrade_request("/").as_bytes());
     drop(held);
@@ -212,7 +212,7 @@ fn one_connection_too_many_is_turned_away_until_another_one_ends() {
 #[test]
 fn more_clients_at_once_than_a_turn_accepts_all_come_in() {
     let server = serve(App::default(), |config| config.limits.accept_budget = 3);
-    let held = server.hold();
+    let held = server.stand_still();
     let mut clients = Vec::new();
     for _ in 0..50 {
         let mut client = Client::raw(server.address);

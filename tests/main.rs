@@ -3,9 +3,12 @@
 mod backpressure;
 mod catalogue_frames;
 mod catalogue_handshake;
+mod catalogue_loop;
+mod chunking;
 mod echo;
 mod edges;
 mod examples;
+mod feeding;
 mod handle;
 mod http;
 mod lifecycle;
@@ -16,3 +19,4 @@ mod program;
 mod publish;
 mod scene;
 mod support;
+mod tidy;

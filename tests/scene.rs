@@ -114,10 +114,6 @@ impl Scene {
         Client::raw(self.server.address)
     }
 
-    pub(crate) fn bystander(&mut self) -> &mut Client {
-        &mut self.bystander
-    }
-
     /// The bytes that the server has read so far.
     pub(crate) fn bytes_read(&self) -> u64 {
         self.server.ask(|_, ctx| ctx.stats().bytes_in)

@@ -93,26 +93,20 @@ impl<H: Handler + Send + 'static> Running<H> {
         Client::open(self.address, "/")
     }
 
-    /// Stops the loop at the beginning of a turn, so that all that happens until the answer is
-    /// dropped is found at once by the turns after it.
-    pub(crate) fn hold(&self) -> Held {
-        let (release, released) = mpsc::channel();
+    /// Stops the loop at the beginning of a turn until the answer is dropped: all that clients do
+    /// meanwhile, the next turns find at once.
+    pub(crate) fn stand_still(&self) -> mpsc::Sender<()> {
         let (arrive, arrived) = mpsc::channel();
+        let (release, released) = mpsc::channel();
         self.handle
             .run(move |_, _| {
                 let _ = arrive.send(());
-                // An error is the other end being dropped: the release.
                 let _ = released.recv_timeout(PATIENCE);
             })
             .unwrap();
         arrived.recv_timeout(PATIENCE).unwrap();
-        Held { _release: release }
+        release
     }
-}
-
-/// The loop stands still until this is dropped.
-pub(crate) struct Held {
-    _release: mpsc::Sender<()>,
 }
 
 impl<H: Handler + Send + 'static> Drop for Running<H> {
@@ -153,16 +147,6 @@ impl Client {
     pub(crate) fn open(address: SocketAddr, target: &str) -> Self {
         let mut client = Self::raw(address);
         client.upgrade(target);
-        client
-    }
-
-    /// Connects with a receive buffer that is full after a few kilobytes.
-    pub(crate) fn narrow(address: SocketAddr) -> Self {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
-        socket.set_recv_buffer_size(4096).unwrap();
-        socket.connect(&address.into()).unwrap();
-        let mut client = Self::over(socket.into());
-        client.upgrade("/");
         client
     }
 
@@ -450,6 +434,16 @@ impl Running<App> {
 }
 
 impl Client {
+    /// Connects with a small receive buffer: a few KiB wait in it before the server is held up.
+    pub(crate) fn with_small_buffer(address: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.connect(&address.into()).unwrap();
+        let mut client = Self::over(socket.into());
+        client.upgrade("/");
+        client
+    }
+
     /// Sends a text message.
     pub(crate) fn say(&mut self, text: &str) {
         self.frame(0x81, text.as_bytes());

@@ -44,6 +44,9 @@ const FULL_BATCH: usize = 1 << 20;
 /// Spare `Work`s: enough for the connections of a busy turn.
 const SPARE_WORKS: usize = 64;
 
+/// How many of them may keep the memory of what they had queued.
+const WARM_WORKS: usize = 4;
+
 /// The slab entries of connections and all that they share.
 #[derive(Debug)]
 pub(crate) struct Core<S> {
@@ -443,18 +446,18 @@ impl<S> Core<S> {
         let peer = &mut self.peers[key];
         let id = peer.id(key);
         if let Some(work) = &mut peer.work {
-            if work.outbox.queued() <= soft {
-                if std::mem::take(&mut work.is_pressed) {
-                    self.drained.push(id);
-                }
-                if work.is_held {
-                    self.ready.push_back(id);
-                }
+            let is_low = work.outbox.queued() <= soft;
+            let resumes = is_low && work.is_held;
+            if is_low && std::mem::take(&mut work.is_pressed) {
+                self.drained.push(id);
             }
             if work.outbox.is_empty()
                 && let Some(payload) = work.outbox.pending_pong.take()
             {
                 let _ = self.write(key, |protocol, tail| protocol.pong(&payload, tail));
+            }
+            if resumes {
+                self.read_later(key);
             }
         }
         self.linger_when_drained(key);
@@ -508,6 +511,9 @@ impl<S> Core<S> {
             return;
         }
         work.outbox.clear();
+        if self.spare_works.len() >= WARM_WORKS {
+            work.outbox.shrink();
+        }
         work.assembly.clear();
         if work.assembly.capacity() > 0 {
             work.assembly = crate::protocol::Assembly::new();
@@ -523,6 +529,16 @@ impl<S> Core<S> {
         self.peers[key]
             .work
             .get_or_insert_with(|| spare.pop().unwrap_or_default())
+    }
+
+    /// Reads the connection in the next turn, whether there is an event or not.
+    pub(crate) fn read_later(&mut self, key: usize) {
+        let peer = &mut self.peers[key];
+        if !peer.is_ready {
+            peer.is_ready = true;
+            let id = peer.id(key);
+            self.ready.push_back(id);
+        }
     }
 
     /// Whether reading waits until the peer has taken more of what was written: with more than
@@ -575,8 +591,7 @@ impl<S> Core<S> {
             .as_ref()
             .is_some_and(|work| work.is_held)
         {
-            let id = self.peers[key].id(key);
-            self.ready.push_back(id);
+            self.read_later(key);
         }
         Ok(())
     }

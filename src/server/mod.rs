@@ -315,6 +315,8 @@ impl<H: Handler> Server<H> {
     }
 
     fn read(&mut self) {
+        // Who joins the list from here on has been read already, and is read again in the next turn.
+        let ready = self.core.ready.len();
         for event in &self.events {
             let is_own = event.token().0 > usize::MAX >> 1;
             if is_own {
@@ -334,11 +336,12 @@ impl<H: Handler> Server<H> {
                 None => self.core.stats.stale += 1,
             }
         }
-        for _ in 0..self.core.ready.len() {
+        for _ in 0..ready {
             let Some(id) = self.core.ready.pop_front() else {
                 break;
             };
             if let Some(key) = self.core.key(id) {
+                self.core.peers[key].is_ready = false;
                 self.reader.read(&mut self.handler, &mut self.core, key);
                 self.core.flush_full_batch();
             }
@@ -442,7 +445,8 @@ impl<H: Handler> Server<H> {
         let is_paused = core.is_paused(key);
         let peer = &mut core.peers[key];
         let mut due = Tick::MAX;
-        if let Some(work) = &peer.work {
+        if let Some(work) = &mut peer.work {
+            work.assembly.shrink();
             if work.message_since != 0 && !is_paused && !work.is_held {
                 due = work.message_since + timeouts.message;
                 if now >= due {
@@ -496,6 +500,10 @@ impl<H: Handler> Server<H> {
                     let frame = CloseFrame::new(CloseCode::GOING_AWAY, "server shuts down");
                     let _ = self.core.close(key, frame, Cause::Shutdown);
                     self.core.flush(key);
+                }
+                // Between two requests nothing is owed to anybody.
+                State::Connecting if !peer.has_output() => {
+                    self.core.end(key, Cause::Shutdown);
                 }
                 State::Connecting => {
                     peer.protocol.receive_eof();
@@ -561,7 +569,8 @@ fn on_event<H: Handler>(
     }
     let is_ending = event.is_read_closed() || event.is_error();
     core.peers[key].is_ending |= is_ending;
-    if event.is_readable() || is_ending {
+    // Who is on the list has his turn there, and not a second one for each new edge.
+    if (event.is_readable() || is_ending) && !core.peers[key].is_ready {
         reader.read(handler, core, key);
     }
 }

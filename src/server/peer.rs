@@ -38,6 +38,8 @@ pub(crate) struct Peer<S> {
     pub(crate) is_eof: bool,
     /// On the list of those whose outbox is to be flushed in this turn.
     pub(crate) is_dirty: bool,
+    /// On the list of those that are read without an event.
+    pub(crate) is_ready: bool,
     /// `Some` from `open` to `close`.
     pub(crate) state: Option<S>,
 }
@@ -96,6 +98,7 @@ impl<S> Peer<S> {
             has_opened: false,
             is_eof: false,
             is_dirty: false,
+            is_ready: false,
             state: None,
         }
     }
