@@ -203,7 +203,8 @@ fn a_silent_peer_is_pinged_and_then_dropped() {
 #[test]
 fn a_pong_keeps_a_silent_peer_alive() {
     let server = serve(App::default(), |config| {
-        (config.timeouts.idle, config.timeouts.pong) = (SHORT, PATIENCE);
+        // A ping that waited for the end of the pong timeout would come too late for the test.
+        (config.timeouts.idle, config.timeouts.pong) = (SHORT, PATIENCE * 2);
     });
     let mut client = server.connect();
     for _ in 0..5 {
