@@ -188,6 +188,20 @@ impl Assembly {
         self.len = 0;
     }
 
+    /// Whether the buffer is larger than it had become for this message alone: it was used before.
+    pub(crate) fn is_oversized(&self) -> bool {
+        self.storage.capacity() > 2 * self.len + Self::FIRST_SPARE
+    }
+
+    /// Gives back what the message does not need, so that one that was begun and is not continued
+    /// costs no more than what came of it.
+    pub(crate) fn shrink(&mut self) {
+        if self.is_oversized() {
+            self.storage.truncate(self.len);
+            self.storage.shrink_to_fit();
+        }
+    }
+
     pub(crate) fn extend(&mut self, bytes: &[u8]) {
         let len = self.len + bytes.len();
         if len > self.storage.len() {
@@ -264,6 +278,19 @@ mod tests {
         assembly.clear();
         assembly.extend(&vec![2; 50_000]);
         assert_eq!((assembly.capacity(), assembly.len()), (capacity, 50_000));
+    }
+
+    #[test]
+    fn a_used_assembly_shrinks_to_the_message_that_it_holds() {
+        let mut assembly = Assembly::new();
+        assembly.extend(&vec![1; 50_000]);
+        assembly.clear();
+        assembly.extend(b"x");
+        assert!(assembly.is_oversized());
+        assembly.shrink();
+        assert!(!assembly.is_oversized());
+        assembly.extend(b"y");
+        assert_eq!(assembly.as_slice(), b"xy");
     }
 
     #[test]

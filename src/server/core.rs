@@ -44,6 +44,9 @@ const FULL_BATCH: usize = 1 << 20;
 /// Spare `Work`s: enough for the connections of a busy turn.
 const SPARE_WORKS: usize = 64;
 
+/// How many of them may keep the memory of what they had queued.
+const WARM_WORKS: usize = 4;
+
 /// The slab entries of connections and all that they share.
 #[derive(Debug)]
 pub(crate) struct Core<S> {
@@ -508,6 +511,9 @@ impl<S> Core<S> {
             return;
         }
         work.outbox.clear();
+        if self.spare_works.len() >= WARM_WORKS {
+            work.outbox.shrink();
+        }
         work.assembly.clear();
         if work.assembly.capacity() > 0 {
             work.assembly = crate::protocol::Assembly::new();

@@ -445,7 +445,8 @@ impl<H: Handler> Server<H> {
         let is_paused = core.is_paused(key);
         let peer = &mut core.peers[key];
         let mut due = Tick::MAX;
-        if let Some(work) = &peer.work {
+        if let Some(work) = &mut peer.work {
+            work.assembly.shrink();
             if work.message_since != 0 && !is_paused && !work.is_held {
                 due = work.message_since + timeouts.message;
                 if now >= due {

@@ -13,6 +13,9 @@ const MAX_SLICES: usize = 64;
 /// Own bytes are gathered in chunks of at most about this size.
 const CHUNK: usize = 64 << 10;
 
+/// The memory of a chunk of at most this size is kept for the next one.
+const KEPT: usize = 2 << 20;
+
 /// Bytes that wait until the peer's socket takes more.
 ///
 /// Invariant: `queued` is the sum of the lengths of the chunks, and no chunk is empty.
@@ -20,6 +23,8 @@ const CHUNK: usize = 64 << 10;
 pub(crate) struct Outbox {
     chunks: VecDeque<Chunk>,
     queued: usize,
+    /// The memory of a chunk that has left, for the next one.
+    spare: Vec<u8>,
     /// The socket took less than was offered: an edge will tell when it takes more.
     is_stalled: bool,
     /// The payload of the latest Ping that is not answered: §5.5.3 allows to answer only that one.
@@ -84,10 +89,8 @@ impl Outbox {
     /// Lets `write` append to the last chunk of own bytes.
     pub(crate) fn with_tail<T>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         if !matches!(self.chunks.back(), Some(Chunk::Own { bytes, .. }) if bytes.len() < CHUNK) {
-            self.chunks.push_back(Chunk::Own {
-                bytes: Vec::new(),
-                start: 0,
-            });
+            let bytes = std::mem::take(&mut self.spare);
+            self.chunks.push_back(Chunk::Own { bytes, start: 0 });
         }
         let Some(Chunk::Own { bytes, .. }) = self.chunks.back_mut() else {
             unreachable!("an own chunk was just made sure of")
@@ -153,9 +156,23 @@ impl Outbox {
                 break;
             }
             count -= len;
-            self.chunks.pop_front();
+            if let Some(Chunk::Own { bytes, .. }) = self.chunks.pop_front() {
+                self.keep(bytes);
+            }
         }
         self.assert_invariants();
+    }
+
+    fn keep(&mut self, mut bytes: Vec<u8>) {
+        if (self.spare.capacity()..=KEPT).contains(&bytes.capacity()) {
+            bytes.clear();
+            self.spare = bytes;
+        }
+    }
+
+    /// Gives the memory of chunks that have left back to the allocator.
+    pub(crate) fn shrink(&mut self) {
+        self.spare = Vec::new();
     }
 
     /// Forgets everything that waits.

@@ -25,9 +25,6 @@ use crate::ring::Ring;
 /// Assemblies kept for the next long messages, so that a steady stream of them allocates nothing.
 const SPARE_ASSEMBLIES: usize = 8;
 
-/// A spare assembly of at most this size is lent for any message.
-const LENT: usize = 4 << 10;
-
 /// The buffers that the connections of a loop take turns with.
 #[derive(Debug)]
 pub(crate) struct Reader {
@@ -91,7 +88,12 @@ impl Reader {
         }
         pass.finish();
         if core.peers[key].protocol.is_assembling() {
-            core.work(key).assembly = begun.unwrap_or_else(|| self.lend());
+            let assembly = begun.unwrap_or_else(|| self.lend());
+            if assembly.is_oversized() {
+                // Right for a message that goes on at once; the next look takes back the rest.
+                core.deadlines.arm(key, core.deadlines.after(1));
+            }
+            core.work(key).assembly = assembly;
         } else if let Some(assembly) = begun {
             self.keep(assembly);
         } else if self.assembly.capacity() > Assembly::KEPT {
@@ -102,14 +104,8 @@ impl Reader {
         }
     }
 
-    /// Gives the assembly at hand away and takes another one. If it is much larger than what it
-    /// holds, a copy is given: a peer that sends a byte must not get megabytes for it.
+    /// Gives the assembly at hand away and takes another one.
     fn lend(&mut self) -> Assembly {
-        if self.assembly.capacity() > 16 * self.assembly.len() + LENT {
-            let mut copy = Assembly::new();
-            copy.extend(self.assembly.as_slice());
-            return copy;
-        }
         mem::replace(&mut self.assembly, self.spares.pop().unwrap_or_default())
     }
 
@@ -368,20 +364,18 @@ impl<H: Handler> Pass<'_, H> {
     }
 
     fn end_of_stream(&mut self) -> Flow {
-        let peer = &mut self.core.peers[self.key];
-        match peer.protocol.state() {
-            // Neither a message nor a Close frame can come any more. What this pass answered leaves
-            // before: FIN ends one direction only.
-            State::Open | State::Closing => {
-                self.core.flush_cork(self.key);
-                self.core.end(self.key, Cause::EndOfStream);
-            }
-            // The client of a plain request may half-close and still read the response.
-            State::Connecting | State::Closed => {
-                peer.protocol.receive_eof();
-                peer.is_eof = true;
-            }
+        let core = &mut *self.core;
+        let peer = &mut core.peers[self.key];
+        if let State::Open | State::Closing = peer.protocol.state() {
+            // Neither a message nor a Close frame can come any more.
+            let end = (CloseCode::ABNORMAL_CLOSURE, Cause::EndOfStream);
+            peer.ending.get_or_insert(end);
+            core.settle_before(self.key, core.cork.len());
         }
+        // FIN ends one direction only: the peer may still read what was sent to it.
+        let peer = &mut core.peers[self.key];
+        peer.protocol.receive_eof();
+        peer.is_eof = true;
         Flow::Over
     }
 
