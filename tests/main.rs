@@ -19,3 +19,4 @@ mod program;
 mod publish;
 mod scene;
 mod support;
+mod tidy;

@@ -650,20 +650,24 @@ struct Stage {
     actor: Option<Actor>,
 }
 
+/// An application that runs the script whose number a message is.
+fn app_on(stage: &Arc<Mutex<Stage>>) -> App {
+    let stage = Arc::clone(stage);
+    App::default().on_message(move |ctx, number| {
+        let Stage { scripts, actor } = &mut *stage.lock().unwrap();
+        let actor = actor.as_mut().expect("the clients are connected");
+        actor.callbacks += 1;
+        actor.run(ctx, &scripts[number.parse::<usize>().unwrap()]);
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
     fn every_client_gets_what_a_model_of_plain_lists_says(turns in turns()) {
         let stage = Arc::new(Mutex::new(Stage::default()));
-        let on_stage = Arc::clone(&stage);
-        let app = App::default().on_message(move |ctx, number| {
-            let Stage { scripts, actor } = &mut *on_stage.lock().unwrap();
-            let actor = actor.as_mut().expect("the clients are connected");
-            actor.callbacks += 1;
-            actor.run(ctx, &scripts[number.parse::<usize>().unwrap()]);
-        });
-        let server = serve(app, |config| {
+        let server = serve(app_on(&stage), |config| {
             // Clients read at the end, and backpressure is no part of the model.
             config.limits.outbox_soft = usize::MAX;
             config.limits.outbox_hard = usize::MAX;
