@@ -24,12 +24,16 @@ struct Counting;
 thread_local! {
     static CALLS: Cell<u64> = const { Cell::new(0) };
     static LIVE: Cell<i64> = const { Cell::new(0) };
+    static PEAK: Cell<i64> = const { Cell::new(0) };
 }
 
 fn count(calls: u64, bytes: i64) {
     // A thread that is ending has no counters any more, and nobody who would ask for them.
     let _ = CALLS.try_with(|count| count.set(count.get() + calls));
-    let _ = LIVE.try_with(|count| count.set(count.get() + bytes));
+    let _ = LIVE.try_with(|count| {
+        count.set(count.get() + bytes);
+        let _ = PEAK.try_with(|peak| peak.set(peak.get().max(count.get())));
+    });
 }
 
 // SAFETY: every call goes to `System` with the very arguments; counting allocates nothing, since
@@ -218,4 +222,57 @@ fn fragments_of_one_byte_cost_one_buffer_and_no_list() {
     }
     let cost = cost_of_each(&bytes, Running::connect);
     assert!(cost <= 2 * bytes.len() as i64 + 4096, "{cost} bytes each");
+}
+
+/// What one connection costs at most while these bytes come.
+fn peak_cost(bytes: &[u8]) -> i64 {
+    let server = serve(Echo, |_| ());
+    let mut client = server.connect();
+    let (_, live, bytes_before) = read(&server);
+    server.handle.run(|_, _| PEAK.set(LIVE.get())).unwrap();
+    for piece in bytes.chunks(10_000) {
+        client.send(piece);
+    }
+    let expected = bytes_before + bytes.len() as u64;
+    server.wait_until("all is read", move |_, ctx| {
+        ctx.stats().bytes_in == expected
+    });
+    server.ask(|_, _| PEAK.get()) - live
+}
+
+#[test]
+fn a_hundred_thousand_fragments_cost_what_is_in_them() {
+    for payload in [&b"x"[..], b""] {
+        let mut bytes = masked(0x01, payload);
+        bytes.extend(masked(0x00, payload).repeat(99_999));
+        let cost = peak_cost(&bytes);
+        // One ring for a frame that a read has cut, and an assembly.
+        let bound = 2 * 100_000 * payload.len() as i64 + 2 * 4096;
+        assert!(cost <= bound, "{cost} bytes");
+    }
+}
+
+#[test]
+fn a_long_message_costs_at_most_twice_its_bytes_while_it_comes() {
+    let bytes = masked(0x82, &vec![7; 3 << 20]);
+    let begun = &bytes[..bytes.len() - 1];
+    let cost = peak_cost(begun);
+    assert!(cost <= 2 * begun.len() as i64 + 4096, "{cost} bytes");
+}
+
+#[test]
+fn a_burst_of_messages_allocates_nothing() {
+    let server = serve(Echo, |_| ());
+    let mut client = server.connect();
+    let burst = masked(0x81, b"twenty bytes of text").repeat(500);
+    let mut echo = |count: usize| {
+        for _ in 0..count {
+            client.send(&burst);
+            (0..500).for_each(|_| assert_eq!(client.read_frame().1.len(), 20));
+        }
+    };
+    echo(20);
+    let before = read(&server).0;
+    echo(20);
+    assert_eq!(read(&server).0 - before, 0);
 }

@@ -901,6 +901,61 @@ fn cat_128_deadlines_fire_while_the_loop_never_sleeps() {
     client.echo("served as well");
 }
 
+/// What has nothing to do must cost nothing, however it came to be: many servers had a state in
+/// which a socket was always ready and nobody read it.
+#[test]
+fn the_loop_sleeps_behind_every_kind_of_trouble() {
+    let (server, stalled) = Filler::stalled();
+    let frame = masked(TEXT, &[b'x'; 10_000]);
+    let mut staying = vec![stalled];
+    for part in [&b"GET / HT"[..], &[]] {
+        let connect = || {
+            let mut client = Client::raw(server.address);
+            client.send(part);
+            client
+        };
+        connect().reset();
+        connect().finish_sending();
+        staying.push(connect());
+    }
+    for part in [&frame[..3], &frame[..9], &masked(TEXT, b"")] {
+        let connect = || {
+            let mut client = server.connect();
+            client.send(part);
+            client
+        };
+        connect().reset();
+        connect().finish_sending();
+        let ended_by_a_client = connect();
+        ended_by_a_client.finish_sending();
+        staying.extend([ended_by_a_client, connect()]);
+    }
+    // One whose Close frame is not answered, and one that has broken the protocol and stays.
+    let mut unanswered = server.connect();
+    let id = newest(&server);
+    server.handle.close(id, CloseCode::NORMAL, "").unwrap();
+    assert_eq!(unanswered.read_close(), 1000);
+    let mut broken = server.connect();
+    broken.send(b"\xFF\xFF");
+    assert_eq!(broken.read_close(), 1002);
+    // One that asks for more than it reads.
+    let mut pinging = Client::with_small_buffer(server.address);
+    pinging.frame(TEXT, b"fill");
+    (0..1000).for_each(|_| pinging.frame(PING, b"and?"));
+    staying.extend([unanswered, broken, pinging]);
+
+    let task = server.ask(|_, _| fs::read_link("/proc/thread-self").unwrap());
+    let stat_path = format!("/proc/{}/stat", task.display());
+    let before = processor_time(&stat_path);
+    std::thread::sleep(Duration::from_secs(1));
+    let busy = processor_time(&stat_path) - before;
+    assert!(
+        busy < Duration::from_millis(50),
+        "busy for {busy:?} of a second"
+    );
+    drop(staying);
+}
+
 // ---- out of descriptors ----
 
 #[test]
@@ -929,11 +984,12 @@ fn cat_129_running_out_of_descriptors_pauses_accepting() {
             "40 descriptors were enough for 80 connections"
         );
     }
+    let stat_path = format!("/proc/{}/stat", server.process.id());
     // It does not spin: pauses from 10 ms on, doubled each time, are few in a second.
-    let (failures_before, time_before) = (failures(), server.processor_time());
+    let (failures_before, time_before) = (failures(), processor_time(&stat_path));
     std::thread::sleep(Duration::from_secs(1));
     let failed = failures() - failures_before;
-    let busy = server.processor_time().saturating_sub(time_before);
+    let busy = processor_time(&stat_path).saturating_sub(time_before);
     assert!(failed <= 10, "{failed} attempts in a second");
     assert!(
         busy < Duration::from_millis(300),
@@ -1006,16 +1062,15 @@ impl OtherProcess {
             .map(|task| stat(&task.unwrap().path().join("stat").to_string_lossy())[0].clone())
             .collect()
     }
+}
 
-    /// What it has used of processors so far.
-    fn processor_time(&self) -> Duration {
-        let stat = stat(&format!("/proc/{}/stat", self.process.id()));
-        let ticks: u64 = stat[11..13]
-            .iter()
-            .map(|field| field.parse::<u64>().unwrap())
-            .sum();
-        Duration::from_millis(ticks * 10) // USER_HZ is 100 everywhere.
-    }
+/// What a process or a thread has used of processors so far.
+fn processor_time(stat_path: &str) -> Duration {
+    let stat = stat(stat_path);
+    let ticks = stat[11..13]
+        .iter()
+        .map(|field| field.parse::<u64>().unwrap());
+    Duration::from_millis(ticks.sum::<u64>() * 10) // USER_HZ is 100 everywhere.
 }
 
 /// The fields of `proc_pid_stat(5)` behind the name, which may contain spaces: the state first.

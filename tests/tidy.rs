@@ -113,6 +113,14 @@ fn the_leaves_do_not_know_each_other_nor_what_is_above() {
         places.retain(|place| !place.contains("pub(crate)"));
         places.retain(|place| own.is_empty() || !place.contains(own));
         assert_eq!(places, NOTHING);
+        // From the root of a leaf, `super` is the root of the crate.
+        let others = [
+            "super::ring",
+            "super::topic",
+            "super::server",
+            "super::protocol",
+        ];
+        assert_eq!(places_in(leaf, &others), NOTHING);
     }
 }
 
@@ -256,6 +264,32 @@ fn quoted(text: &str) -> Vec<&str> {
     quoted
 }
 
+/// Whether this is a path from the root, such as `src/server/read.rs` or `src/protocol/`.
+fn is_path(word: &str) -> bool {
+    let folders = [
+        "src/",
+        "tests/",
+        "docs/",
+        "benches/",
+        "examples/",
+        "loadtest/",
+        "fuzz/",
+    ];
+    folders.iter().any(|folder| word.starts_with(folder))
+        && word
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c))
+}
+
+/// Part of the repository may be left out of a package, but only as a whole.
+fn is_packaged(path: &Path) -> bool {
+    let top = path
+        .strip_prefix(root())
+        .ok()
+        .and_then(|path| path.iter().next());
+    top.is_some_and(|top| root().join(top).exists())
+}
+
 #[test]
 fn files_that_documents_name_exist() {
     let mut missing = Vec::new();
@@ -267,42 +301,15 @@ fn files_that_documents_name_exist() {
             .filter_map(|rest| rest.split(')').next());
         let links = links.filter(|link| !link.contains("://") && !link.starts_with('#'));
         let links = links.map(|link| folder.join(link.split('#').next().unwrap()));
-        // A path from the root: `src/server/read.rs`, `src/protocol/`.
-        let is_path = |name: &&str| {
-            [
-                "src/",
-                "tests/",
-                "docs/",
-                "benches/",
-                "examples/",
-                "loadtest/",
-                "fuzz/",
-            ]
-            .iter()
-            .any(|folder| name.starts_with(folder))
-                && name
-                    .chars()
-                    .all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c))
-        };
-        let paths = quoted(&text)
-            .into_iter()
-            .filter(is_path)
+        let words = text.split(|c: char| c.is_whitespace() || "`()[]|*,".contains(c));
+        let words = words.map(|word| word.trim_end_matches(['.', ':', ';']));
+        let paths = words
+            .filter(|word| is_path(word))
             .map(|path| root().join(path));
-        // Part of the repository may be left out of a package, but only as a whole.
-        let is_packaged = |path: &PathBuf| {
-            path.strip_prefix(root()).is_ok_and(|path| {
-                path.iter()
-                    .next()
-                    .is_some_and(|top| root().join(top).exists())
-            })
-        };
-        missing.extend(
-            links
-                .chain(paths)
-                .filter(is_packaged)
-                .filter(|path| !path.exists())
-                .map(|path| format!("{}: {}", document.display(), path.display())),
-        );
+        let names = links
+            .chain(paths)
+            .filter(|path| is_packaged(path) && !path.exists());
+        missing.extend(names.map(|path| format!("{}: {}", document.display(), path.display())));
     }
     assert_eq!(missing, NOTHING);
 }
