@@ -948,7 +948,7 @@ fn the_loop_sleeps_behind_every_kind_of_trouble() {
     let stat_path = format!("/proc/{}/stat", task.display());
     let before = processor_time(&stat_path);
     std::thread::sleep(Duration::from_secs(1));
-    let busy = processor_time(&stat_path) - before;
+    let busy = processor_time(&stat_path).saturating_sub(before);
     assert!(
         busy < Duration::from_millis(50),
         "busy for {busy:?} of a second"
