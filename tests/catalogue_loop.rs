@@ -946,13 +946,20 @@ fn the_loop_sleeps_behind_every_kind_of_trouble() {
 
     let task = server.ask(|_, _| fs::read_link("/proc/thread-self").unwrap());
     let stat_path = format!("/proc/{}/stat", task.display());
-    let before = processor_time(&stat_path);
-    std::thread::sleep(Duration::from_secs(1));
-    let busy = processor_time(&stat_path).saturating_sub(before);
-    assert!(
-        busy < Duration::from_millis(50),
-        "busy for {busy:?} of a second"
-    );
+    // What was sent may still be being read; who spins never comes to rest.
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let before = processor_time(&stat_path);
+        std::thread::sleep(Duration::from_secs(1));
+        let busy = processor_time(&stat_path).saturating_sub(before);
+        if busy < Duration::from_millis(10) {
+            break;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "still busy for {busy:?} of a second"
+        );
+    }
     drop(staying);
 }
 
