@@ -76,7 +76,7 @@ pub fn run(options: &Options) -> Result<Report, Error> {
     );
     storm.count_unanswered(began);
 
-    let cost = after.cost_since(&before, handshakes);
+    let cost = after.cost_since(&before, handshakes, "connect");
     Ok(Report {
         connections: options.connections,
         handshakes,
@@ -254,7 +254,7 @@ impl fmt::Display for Report {
             self.connections, self.cost.seconds
         )?;
         writeln!(f, "  handshakes/s  {}", Rate(self.handshakes_per_second))?;
-        writeln!(f, "{}", self.cost.lines("connect"))?;
+        writeln!(f, "{}", self.cost.lines())?;
         write!(f, "{}", self.failures)
     }
 }

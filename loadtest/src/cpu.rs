@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::failure::Error;
 use crate::process::{CpuTimes, own_cpu_time};
@@ -19,7 +19,7 @@ pub struct Reading {
 }
 
 /// What set the pace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Bound {
     /// The server's core was full: the rate is the server's.
@@ -35,8 +35,10 @@ pub enum Bound {
 }
 
 /// CPU spent between two readings.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Cost {
+    /// What is counted: `message`.
+    pub per: String,
     /// Seconds between the readings.
     pub seconds: f64,
     /// Ours.
@@ -48,7 +50,7 @@ pub struct Cost {
 }
 
 /// What a process had of one core.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Share {
     /// The part of the time in which it ran; above 1 with several threads.
     pub busy: f64,
@@ -57,7 +59,7 @@ pub struct Share {
 }
 
 /// The server's CPU time.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct ServerCost {
     /// In all.
     #[serde(flatten)]
@@ -93,7 +95,7 @@ impl Reading {
     }
 
     /// The cost since an earlier reading of `done` things.
-    pub fn cost_since(&self, earlier: &Reading, done: u64) -> Cost {
+    pub fn cost_since(&self, earlier: &Reading, done: u64, per: &str) -> Cost {
         let elapsed = self.at - earlier.at;
         let part = |time: Duration| time.div_duration_f64(elapsed);
         let each = |time: Duration| time.as_secs_f64() * 1e6 / float(done.max(1));
@@ -113,6 +115,7 @@ impl Reading {
             }
         });
         Cost {
+            per: per.to_owned(),
             seconds: elapsed.as_secs_f64(),
             own,
             server,
@@ -147,8 +150,9 @@ impl fmt::Display for Bound {
 }
 
 impl Cost {
-    /// Two or three lines for people; `thing` is what was counted.
-    pub fn lines(&self, thing: &str) -> String {
+    /// Two or three lines for people.
+    pub fn lines(&self) -> String {
+        let thing = &self.per;
         let server = match self.server {
             Some(server) => format!(
                 "{} µs per {thing}: {} user, {} system; {}",
@@ -228,7 +232,7 @@ mod tests {
             own: Duration::from_secs(1),
             ..earlier
         };
-        let cost = later.cost_since(&earlier, 0);
+        let cost = later.cost_since(&earlier, 0, "message");
         assert!((cost.seconds - 2.0).abs() < 1e-9 && (cost.own.busy - 0.5).abs() < 1e-9);
         assert!(cost.server.is_none());
     }

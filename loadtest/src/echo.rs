@@ -125,7 +125,7 @@ pub fn run(options: &Options) -> Result<Report, Error> {
     let receives_per_turn = float(load.receives) / float(load.turns.max(1));
     load.await_last_answers(&mut events)?;
 
-    let cost = after.cost_since(&before, messages);
+    let cost = after.cost_since(&before, messages, "message");
     Ok(Report {
         connections: options.connections,
         size: options.size,
@@ -580,7 +580,7 @@ impl fmt::Display for Report {
             f,
             "  round trip    p50 {p50:.1} µs, p90 {p90:.1}, p99 {p99:.1}, p99.9 {p999:.1}, max {max:.1}"
         )?;
-        writeln!(f, "{}", self.cost.lines("message"))?;
+        writeln!(f, "{}", self.cost.lines())?;
         writeln!(
             f,
             "  batching      {:.1} receives each time the load generator woke",

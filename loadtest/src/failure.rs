@@ -5,41 +5,53 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The kinds of failure that are counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Failure {
     /// No connection was made.
     Connect,
+    /// The server answered the opening handshake with another status than 101.
+    Status,
     /// The opening handshake was not answered as the RFC demands.
     Handshake,
     /// The server closed or reset a connection that was in use.
     Closed,
+    /// The server broke the protocol.
+    Protocol,
     /// A reply is not what was sent.
     Corrupt,
     /// More came than was asked for.
     Surplus,
     /// A message was never answered.
     Unanswered,
+    /// Messages are missing from a sequence.
+    Gap,
+    /// A message came after a later one, or twice.
+    Order,
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Failure::Connect => "not connected",
-            Failure::Handshake => "handshake refused or wrong",
+            Failure::Status => "handshake refused",
+            Failure::Handshake => "handshake wrong or unanswered",
             Failure::Closed => "closed by the server",
+            Failure::Protocol => "protocol broken by the server",
             Failure::Corrupt => "reply differs from what was sent",
             Failure::Surplus => "more came than was asked for",
             Failure::Unanswered => "messages without an answer",
+            Failure::Gap => "messages missing from a sequence",
+            Failure::Order => "messages out of order or repeated",
         })
     }
 }
 
 /// Failures by kind, with the words of the first.
-#[derive(Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Failures {
     counts: BTreeMap<Failure, u64>,
     first: Option<String>,
@@ -60,6 +72,21 @@ impl Failures {
     /// How many failures there were of that kind.
     pub fn count(&self, failure: Failure) -> u64 {
         self.counts.get(&failure).copied().unwrap_or_default()
+    }
+
+    /// How many failures there were of all kinds.
+    pub fn total(&self) -> u64 {
+        self.counts.values().sum()
+    }
+
+    /// Counts what somebody else counted.
+    pub fn merge(&mut self, others: Failures) {
+        for (failure, count) in others.counts {
+            *self.counts.entry(failure).or_default() += count;
+        }
+        if self.first.is_none() {
+            self.first = others.first;
+        }
     }
 
     /// Whether nothing failed.
