@@ -94,29 +94,75 @@ impl Reading {
         })
     }
 
-    /// The cost since an earlier reading of `done` things.
-    pub fn cost_since(&self, earlier: &Reading, done: u64, per: &str) -> Cost {
-        let elapsed = self.at - earlier.at;
-        let part = |time: Duration| time.div_duration_f64(elapsed);
-        let each = |time: Duration| time.as_secs_f64() * 1e6 / float(done.max(1));
-        let own = Share {
-            busy: part(self.own.saturating_sub(earlier.own)),
-            waiting: part(self.own_times.since(&earlier.own_times).waited),
-        };
+    /// What was used since an earlier reading.
+    pub fn since(&self, earlier: &Reading) -> Use {
+        let seconds = |time: Duration| time.as_secs_f64();
         let server = self.server.zip(earlier.server).map(|(now, then)| {
             let used = now.since(&then);
-            ServerCost {
-                share: Share {
-                    busy: part(used.total()),
-                    waiting: part(used.waited),
-                },
-                user_us: each(used.user),
-                system_us: each(used.system),
+            ServerUse {
+                user: seconds(used.user),
+                system: seconds(used.system),
+                waited: seconds(used.waited),
             }
+        });
+        Use {
+            seconds: seconds(self.at - earlier.at),
+            own: seconds(self.own.saturating_sub(earlier.own)),
+            own_waited: seconds(self.own_times.since(&earlier.own_times).waited),
+            server,
+        }
+    }
+}
+
+/// Seconds of CPU time used between two readings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Use {
+    /// Between the readings.
+    pub seconds: f64,
+    /// By the load generator.
+    pub own: f64,
+    /// Not used, but waited for by the load generator while something else had the core.
+    pub own_waited: f64,
+    /// By the server, if its process is known.
+    pub server: Option<ServerUse>,
+}
+
+/// Seconds of CPU time that the server used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ServerUse {
+    /// In its own code.
+    pub user: f64,
+    /// In the kernel on its behalf.
+    pub system: f64,
+    /// Not used, but waited for while something else had the core.
+    pub waited: f64,
+}
+
+impl Use {
+    /// The cost of each of `done` things, which are called `per`, where so many processes made the load.
+    pub fn cost(&self, done: u64, per: &str, processes: usize) -> Cost {
+        let part = |seconds: f64| seconds / self.seconds.max(f64::MIN_POSITIVE);
+        let each = |seconds: f64| seconds * 1e6 / float(done.max(1));
+        let own = Share {
+            busy: part(self.own),
+            // Several processes wait for one another where they share a core.
+            waiting: if processes == 1 {
+                part(self.own_waited)
+            } else {
+                0.0
+            },
+        };
+        let server = self.server.map(|used| ServerCost {
+            share: Share {
+                busy: part(used.user + used.system),
+                waiting: part(used.waited),
+            },
+            user_us: each(used.user),
+            system_us: each(used.system),
         });
         Cost {
             per: per.to_owned(),
-            seconds: elapsed.as_secs_f64(),
+            seconds: self.seconds,
             own,
             server,
             bound: Bound::of(own, server.map(|server| server.share)),
@@ -232,7 +278,7 @@ mod tests {
             own: Duration::from_secs(1),
             ..earlier
         };
-        let cost = later.cost_since(&earlier, 0, "message");
+        let cost = later.since(&earlier).cost(0, "message", 1);
         assert!((cost.seconds - 2.0).abs() < 1e-9 && (cost.own.busy - 0.5).abs() < 1e-9);
         assert!(cost.server.is_none());
     }

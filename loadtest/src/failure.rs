@@ -108,10 +108,10 @@ impl fmt::Display for Failures {
 }
 
 /// Why a command has nothing to report.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub enum Error {
-    /// There is no server at the address.
-    Unreachable(SocketAddr, io::Error),
+    /// There is no server at the address, and what the system says of it.
+    Unreachable(SocketAddr, String),
     /// The server is there and does not do what the command needs.
     Server(String),
     /// Something on this side: a limit, a file, a process that is not there.

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest as _, Sha1};
 
-use crate::client::Target;
+use crate::target::Target;
 
 /// The longest head accepted from either side: an answer of ours or a server's is a few hundred bytes.
 pub const MAX_HEAD: usize = 8 * 1024;

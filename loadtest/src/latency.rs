@@ -45,6 +45,15 @@ impl Latencies {
         self.0.len()
     }
 
+    /// Adds what another recorder of this process has.
+    ///
+    /// # Panics
+    ///
+    /// Never: all have the same bounds.
+    pub fn merge(&mut self, other: &Latencies) {
+        self.0.add(&other.0).expect("all have the same bounds");
+    }
+
     /// What another process can [`add`](Self::add) to its own.
     pub fn counts(&self) -> Counts {
         Counts(

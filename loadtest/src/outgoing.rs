@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Write};
 /// What one connection still has to send of a buffer of whole frames that is repeated endlessly.
 ///
 /// ```text
-/// frames  | sent | owed … |      Invariant: at < frames.len(), and at == 0 whenever nothing is owed
+/// frames  | sent | owed … |      Invariant: at < frames.len(), and, of equal frames, at == 0 whenever nothing is owed
 ///         0      at
 /// ```
 ///
@@ -15,9 +15,21 @@ pub struct Outgoing {
     at: usize,
     owed: usize,
     blocked: bool,
+    /// The frames differ: each follows the one before it.
+    in_order: bool,
 }
 
 impl Outgoing {
+    /// Of frames that differ: they are sent in their order, however often all that was owed has left.
+    ///
+    /// By default they are taken to be alike, and whatever is owed next begins with the first.
+    pub fn in_order() -> Self {
+        Outgoing {
+            in_order: true,
+            ..Outgoing::default()
+        }
+    }
+
     /// Adds `bytes`, a whole number of frames, to what has to be sent.
     pub fn owe(&mut self, bytes: usize) {
         self.owed += bytes;
@@ -66,7 +78,7 @@ impl Outgoing {
     fn advance(&mut self, sent: usize, len: usize) {
         self.owed -= sent;
         self.at = (self.at + sent) % len;
-        if self.owed == 0 {
+        if self.owed == 0 && !self.in_order {
             self.at = 0;
         }
         debug_assert!(self.at < len);
@@ -141,6 +153,16 @@ mod tests {
         outgoing.flush(&mut socket, b"aabbcc").unwrap();
         assert_eq!(socket.taken, b"aabbccaabb");
         assert!(outgoing.is_empty());
+    }
+
+    #[test]
+    fn frames_that_differ_leave_in_their_order() {
+        let (mut outgoing, mut socket) = (Outgoing::in_order(), socket(100));
+        for _ in 0..4 {
+            outgoing.owe(2);
+            outgoing.flush(&mut socket, b"aabbcc").unwrap();
+        }
+        assert_eq!(socket.taken, b"aabbccaa");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -143,6 +144,62 @@ fn parse_rollup(rollup: &str) -> Option<Memory> {
     })
 }
 
+/// The process that listens on a TCP address of this machine, if it may be seen.
+pub fn listening_on(address: SocketAddr) -> Option<u32> {
+    let inode = ["/proc/net/tcp", "/proc/net/tcp6"]
+        .into_iter()
+        .filter_map(|table| fs::read_to_string(table).ok())
+        .find_map(|table| listener_inode(&table, address))?;
+    let socket = format!("socket:[{inode}]");
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.find(|pid| holds(*pid, &socket))
+}
+
+fn holds(pid: u32, socket: &str) -> bool {
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return false;
+    };
+    let mut links = descriptors
+        .flatten()
+        .filter_map(|entry| fs::read_link(entry.path()).ok());
+    links.any(|link| link.as_os_str() == socket)
+}
+
+/// The inode of the socket that listens there: lines of `sl local_address rem_address st … inode`, the address
+/// as hexadecimal words of the machine's own byte order.
+fn listener_inode(table: &str, address: SocketAddr) -> Option<u64> {
+    const LISTEN: &str = "0A";
+    let any = SocketAddr::new(
+        match address {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        },
+        address.port(),
+    );
+    let wanted = [hexadecimal(address), hexadecimal(any)];
+    table.lines().skip(1).find_map(|line| {
+        let fields: Vec<_> = line.split_ascii_whitespace().collect();
+        let is_it = wanted.iter().any(|wanted| *wanted == fields[1]) && fields[3] == LISTEN;
+        is_it.then(|| fields.get(9)?.parse().ok())?
+    })
+}
+
+fn hexadecimal(address: SocketAddr) -> String {
+    let words = |octets: &[u8]| -> String {
+        let words = octets.chunks(4).map(|word| {
+            let word = word.try_into().expect("addresses are whole words");
+            format!("{:08X}", u32::from_ne_bytes(word))
+        });
+        words.collect()
+    };
+    let host = match address {
+        SocketAddr::V4(address) => words(&address.ip().octets()),
+        SocketAddr::V6(address) => words(&address.ip().octets()),
+    };
+    format!("{host}:{:04X}", address.port())
+}
+
 /// Raises the soft limit of file descriptors as far as it goes, and says how far that is.
 pub fn raise_descriptor_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
@@ -196,6 +253,15 @@ mod tests {
         );
         assert_eq!(used.waited, Duration::from_millis(2));
         assert_eq!(later.since(&later), CpuUse::default());
+    }
+
+    #[test]
+    fn own_listener_is_found_by_its_address() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        assert_eq!(listening_on(address), Some(std::process::id()));
+        drop(listener);
+        assert_eq!(listening_on(address), None);
     }
 
     #[test]

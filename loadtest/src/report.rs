@@ -1,5 +1,6 @@
 //! What came of a run: the same shape for every scenario, for people, for programs and for plots.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -20,7 +21,9 @@ pub struct Report {
     pub load: String,
     /// How long was counted.
     pub seconds: f64,
-    /// What was counted, most important first.
+    /// How much of each kind was done while counting.
+    pub counted: BTreeMap<String, u64>,
+    /// Rates and measures, most important first.
     pub figures: Vec<Figure>,
     /// Latencies, most important first.
     pub latencies: Vec<Latency>,

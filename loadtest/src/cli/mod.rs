@@ -1,0 +1,76 @@
+//! The command line: flags to plans, reports to files and exit codes.
+
+mod common;
+mod connect;
+mod echo;
+mod idle;
+mod target;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use loadtest::failure::Error;
+use loadtest::scenario;
+use loadtest::worker::{Line, Said};
+
+/// Load generator for WebSocket servers
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "\
+Without a URL the server is stentor, built if need be, on one core with the load on another.
+Exits with 0 if all went well, 1 if anything failed beyond --allow-errors, 2 if nothing could be measured."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Messages that come back: rate, latency, server CPU for each
+    Echo(echo::Echo),
+    /// Connections made and ended, or a storm of them: handshakes per second, server CPU for each
+    Connect(connect::Connect),
+    /// Connections that do nothing: server memory for each, CPU for the Pings that keep them
+    Idle(idle::Idle),
+    /// One process of a run; not for people
+    #[command(hide = true)]
+    Worker,
+}
+
+/// Does what the command line says.
+pub(crate) fn run() -> Result<ExitCode, Error> {
+    match Arguments::parse().command {
+        Command::Echo(arguments) => arguments.run(),
+        Command::Connect(arguments) => arguments.run(),
+        Command::Idle(arguments) => arguments.run(),
+        Command::Worker => work(),
+    }
+}
+
+fn work() -> Result<ExitCode, Error> {
+    let (mut line, job) = Line::open()?;
+    let said = match scenario::run(&job, &mut line) {
+        Ok(outcome) => Said::Done(Box::new(outcome)),
+        Err(error) => Said::Failed(error),
+    };
+    line.say(&said)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A number from 1 on.
+fn positive(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|number| *number > 0)
+        .ok_or_else(|| "must be 1 or more".to_owned())
+}
+
+/// A rate above nothing.
+fn rate(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|rate: &f64| rate.is_finite() && *rate > 0.0)
+        .ok_or_else(|| "must be a number above 0".to_owned())
+}

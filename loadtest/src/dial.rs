@@ -1,0 +1,258 @@
+//! Many connections, opened as fast as is asked for and no faster.
+
+use std::io::ErrorKind;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use mio::event::Event as Readiness;
+use mio::{Events, Poll, Token};
+use serde::{Deserialize, Serialize};
+use stentor::protocol::Event;
+
+use crate::client::{Client, Fault, PATIENCE, Shared};
+use crate::failure::{Error, Failure, Failures};
+use crate::target;
+use crate::units::float;
+
+/// How connections are opened.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Pace {
+    /// The most that begin in a second; by default as many as go.
+    pub per_second: Option<f64>,
+    /// The most that are being opened at a time; by default 256: half of the shortest queue of
+    /// connections that servers commonly ask for.
+    pub at_once: Option<usize>,
+}
+
+const AT_ONCE: usize = 256;
+/// How often a look is taken at what takes too long, and progress is told.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Which connections to open.
+pub struct Wanted<'a> {
+    /// Their places among the clients of this loop, which are their tokens too.
+    pub places: Range<usize>,
+    /// The number that place 0 has among the connections of all processes, for its source address.
+    pub first: usize,
+    /// The path of the one at a place.
+    pub path: &'a dyn Fn(usize) -> String,
+    /// Whether a server may send messages before it was sent any; else that is a failure.
+    pub may_speak_first: bool,
+}
+
+/// The loop on which connections are opened.
+pub struct Dialer<'a> {
+    /// The loop.
+    pub poll: &'a mut Poll,
+    /// What its clients share.
+    pub shared: &'a mut Shared,
+    /// Its clients by place. A place whose connection failed is empty.
+    pub clients: &'a mut Vec<Option<Client>>,
+    /// Where failures are counted.
+    pub failures: &'a mut Failures,
+    /// How fast.
+    pub pace: Pace,
+}
+
+impl Dialer<'_> {
+    /// Opens the connections, and tells `progress` now and then how many are open.
+    ///
+    /// Clients that are open already are served meanwhile: their Pings are answered.
+    ///
+    /// # Errors
+    ///
+    /// If no connection can be made at all: when that of place 0 fails before any was opened.
+    pub fn open(
+        &mut self,
+        wanted: Wanted<'_>,
+        mut progress: impl FnMut(usize),
+    ) -> Result<(), Error> {
+        let len = wanted.places.end.max(self.clients.len());
+        self.clients.resize_with(len, || None);
+        let mut events = Events::with_capacity(1024);
+        let mut dialing = Dialing::new(wanted, self);
+        let mut looked = Instant::now();
+        while !dialing.is_over() {
+            dialing.begin_some()?;
+            dialing.wait(&mut events)?;
+            for event in &events {
+                dialing.serve(event)?;
+            }
+            if looked.elapsed() > LOOK {
+                looked = Instant::now();
+                dialing.give_up_late()?;
+                progress(dialing.opened);
+            }
+        }
+        progress(dialing.opened);
+        Ok(())
+    }
+}
+
+struct Dialing<'a, 'd> {
+    wanted: Wanted<'a>,
+    dialer: &'a mut Dialer<'d>,
+    attempts: Vec<Option<Attempt>>,
+    began: Instant,
+    begun: usize,
+    ended: usize,
+    opened: usize,
+}
+
+struct Attempt {
+    client: Client,
+    since: Instant,
+}
+
+impl<'a, 'd> Dialing<'a, 'd> {
+    fn new(wanted: Wanted<'a>, dialer: &'a mut Dialer<'d>) -> Self {
+        let mut attempts = Vec::new();
+        attempts.resize_with(wanted.places.len(), || None);
+        Dialing {
+            wanted,
+            dialer,
+            attempts,
+            began: Instant::now(),
+            begun: 0,
+            ended: 0,
+            opened: 0,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.ended == self.attempts.len()
+    }
+
+    fn begin_some(&mut self) -> Result<(), Error> {
+        let at_once = self.dialer.pace.at_once.unwrap_or(AT_ONCE).max(1);
+        while self.begun < self.attempts.len()
+            && self.begun - self.ended < at_once
+            && self.due().is_zero()
+        {
+            let index = self.begun;
+            self.begun += 1;
+            let place = self.wanted.places.start + index;
+            let shared = &*self.dialer.shared;
+            let connecting = Client::connect_at(
+                shared,
+                &(self.wanted.path)(place),
+                target::source(self.wanted.first + place, shared.target()),
+                Token(place),
+                self.dialer.poll.registry(),
+            );
+            match connecting {
+                Ok(client) => {
+                    let since = Instant::now();
+                    self.attempts[index] = Some(Attempt { client, since });
+                }
+                Err(error) => self.fail(index, Fault(Failure::Connect, error.to_string()))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// How long until one more may begin.
+    fn due(&self) -> Duration {
+        self.dialer.pace.per_second.map_or(Duration::ZERO, |pace| {
+            let due = Duration::from_secs_f64(float(self.begun as u64) / pace);
+            due.saturating_sub(self.began.elapsed())
+        })
+    }
+
+    fn wait(&mut self, events: &mut Events) -> Result<(), Error> {
+        let timeout = match self.due() {
+            Duration::ZERO => LOOK,
+            due => due.min(LOOK),
+        };
+        match self.dialer.poll.poll(events, Some(timeout)) {
+            Err(error) if error.kind() != ErrorKind::Interrupted => {
+                Err(Error::local("epoll")(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn serve(&mut self, readiness: &Readiness) -> Result<(), Error> {
+        let Token(place) = readiness.token();
+        let index = place.checked_sub(self.wanted.places.start);
+        let attempt = index.and_then(|index| self.attempts.get_mut(index)?.take());
+        let Some((index, mut attempt)) = index.zip(attempt) else {
+            self.serve_open(place, readiness);
+            return Ok(());
+        };
+        let may_speak = self.wanted.may_speak_first;
+        match proceed(
+            &mut attempt.client,
+            readiness,
+            self.dialer.shared,
+            may_speak,
+        ) {
+            Err(fault) => self.fail(index, fault)?,
+            Ok(()) if attempt.client.is_open() => {
+                self.dialer.clients[place] = Some(attempt.client);
+                self.opened += 1;
+                self.ended += 1;
+            }
+            Ok(()) => self.attempts[index] = Some(attempt),
+        }
+        Ok(())
+    }
+
+    fn serve_open(&mut self, place: usize, readiness: &Readiness) {
+        let Some(Some(client)) = self.dialer.clients.get_mut(place) else {
+            return; // An event of a connection that failed earlier in this turn.
+        };
+        let may_speak = self.wanted.may_speak_first;
+        if let Err(Fault(failure, what)) = proceed(client, readiness, self.dialer.shared, may_speak)
+        {
+            self.dialer.clients[place] = None;
+            self.count(failure, place, &what);
+        }
+    }
+
+    fn give_up_late(&mut self) -> Result<(), Error> {
+        for index in 0..self.begun {
+            let is_late = |attempt: &mut Attempt| attempt.since.elapsed() > PATIENCE;
+            if self.attempts[index].take_if(is_late).is_some() {
+                let what = format!("no answer within {PATIENCE:?}");
+                self.fail(index, Fault(Failure::Handshake, what))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, index: usize, Fault(failure, what): Fault) -> Result<(), Error> {
+        self.ended += 1;
+        let place = self.wanted.places.start + index;
+        if place == 0 && self.opened == 0 {
+            return Err(Error::Server(format!("{failure}: {what}")));
+        }
+        self.count(failure, place, &what);
+        Ok(())
+    }
+
+    fn count(&mut self, failure: Failure, place: usize, what: &str) {
+        self.dialer
+            .failures
+            .add(failure, format_args!("connection {place}: {what}"));
+    }
+}
+
+/// Goes on with a connection as far as it goes: through its handshake, or answering Pings.
+fn proceed(
+    client: &mut Client,
+    readiness: &Readiness,
+    shared: &mut Shared,
+    may_speak: bool,
+) -> Result<(), Fault> {
+    client.ready(readiness)?;
+    if !client.wants_receive(readiness) {
+        return Ok(());
+    }
+    client.receive(shared, |_, event| match event {
+        Event::Message(_) if !may_speak => {
+            Err(Fault(Failure::Surplus, "the server spoke first".into()))
+        }
+        _ => Ok(()),
+    })
+}

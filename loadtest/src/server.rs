@@ -1,0 +1,117 @@
+//! Server processes that are started to be measured, and the cores that they and the load are kept to.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+use crate::failure::Error;
+
+/// A server process that ends with this value.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+/// How long a server may take to listen.
+const STARTUP: Duration = Duration::from_secs(20);
+
+impl Server {
+    /// Starts a command in a folder, on one core if there is one to choose, and waits until it listens.
+    ///
+    /// In each word `{port}` becomes a free port of 127.0.0.1. It is run without a shell, so that the
+    /// process that is started is the server.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be started, ends, or does not listen.
+    pub fn start(
+        name: &str,
+        words: &[String],
+        folder: &Path,
+        core: Option<usize>,
+    ) -> Result<Self, Error> {
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let address = free.map_err(Error::local("no free port"))?;
+        let port = address.port().to_string();
+        let words: Vec<_> = words
+            .iter()
+            .map(|word| word.replace("{port}", &port))
+            .collect();
+        let (program, arguments) = words
+            .split_first()
+            .ok_or_else(|| Error::Local(format!("{name} has no command")))?;
+        let before = sched_getaffinity(None).ok();
+        if let Some(core) = core {
+            pin(core)?; // Inherited by the child.
+        }
+        let spawned = Command::new(program)
+            .args(arguments)
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn();
+        if let Some(before) = before.filter(|_| core.is_some()) {
+            // What was allowed before is allowed again.
+            let _ = sched_setaffinity(None, &before);
+        }
+        let child = spawned.map_err(Error::local(program))?;
+        let mut server = Server { child, address };
+        server.await_listening(name)?;
+        Ok(server)
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn await_listening(&mut self, name: &str) -> Result<(), Error> {
+        let deadline = Instant::now() + STARTUP;
+        while TcpStream::connect(self.address).is_err() {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                let what = format!("{name} ended before it listened: {status}");
+                return Err(Error::Server(what));
+            }
+            if Instant::now() > deadline {
+                return Err(Error::Server(format!(
+                    "{name} does not listen on {} after {STARTUP:?}",
+                    self.address
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself; either way it is gone after this.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Moves this thread, and whatever it starts, to one core.
+///
+/// # Errors
+///
+/// If there is no such core.
+pub fn pin(core: usize) -> Result<(), Error> {
+    let mut cores = CpuSet::new();
+    if core >= CpuSet::MAX_CPU {
+        return Err(Error::Local(format!("there is no core {core}")));
+    }
+    cores.set(core);
+    sched_setaffinity(None, &cores).map_err(|error| Error::Local(format!("core {core}: {error}")))
+}
+
+/// How many cores this process may run on.
+pub fn cores() -> usize {
+    sched_getaffinity(None).map_or(1, |cores| cores.count() as usize)
+}
