@@ -19,7 +19,7 @@ use peers::{Member, Result, Topics, topic_of, within_reach};
 use tokio::io::{BufWriter, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::sync::{broadcast, mpsc};
-use tokio::task::unconstrained;
+use tokio::task::{consume_budget, unconstrained};
 
 type Reader = FragmentCollectorRead<ReadHalf<TokioIo<Upgraded>>>;
 type Writer = WebSocketWrite<BufWriter<WriteHalf<TokioIo<Upgraded>>>>;
@@ -79,9 +79,11 @@ async fn broadcast(upgraded: UpgradeFut, member: Member<Message>) -> Result<()> 
         (reader, BufWriter::new(writer))
     });
     let (replies, due) = mpsc::unbounded_channel();
+    let reader = FragmentCollectorRead::new(reader);
+    // Sending first: receiving may use up what tokio lets a task do in one turn.
     try_join!(
-        receive(FragmentCollectorRead::new(reader), topic, replies),
-        send(writer, published, due)
+        send(writer, published, due),
+        receive(reader, topic, replies)
     )?;
     Ok(())
 }
@@ -104,6 +106,8 @@ async fn receive(
                     payload: share(frame.payload),
                 };
                 let _ = topic.send(message); // Fails without members only.
+                // hyper reads far ahead: without it, a burst fills the topic before a member sends any of it.
+                consume_budget().await;
             }
             _ => {}
         }
