@@ -10,7 +10,7 @@ use std::{env, io};
 
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::broadcast::{self, error::TryRecvError};
 
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -130,9 +130,9 @@ where
                 Some(message) => publish(&topic, message?, is_data),
                 None => return Ok(()),
             },
-            message = published.recv() => {
-                socket.feed(within_reach(message)?).await?;
-                while let Ok(message) = published.try_recv() {
+            message = next(&mut published) => {
+                socket.feed(message?).await?;
+                while let Some(message) = next_waiting(&mut published)? {
                     socket.feed(message).await?;
                 }
                 socket.flush().await?;
@@ -148,14 +148,31 @@ fn publish<M>(topic: &broadcast::Sender<M>, message: M, is_data: fn(&M) -> bool)
     }
 }
 
-/// Says on stderr when a member has lost messages, and makes that an error.
+/// The next message of a topic, once there is one.
 ///
 /// # Errors
 ///
-/// If messages were lost.
-pub fn within_reach<M>(message: std::result::Result<M, RecvError>) -> Result<M> {
-    message.map_err(|error| {
-        eprintln!("closing a slow member: {error}");
-        error.into()
-    })
+/// If messages were lost; stderr says so as well.
+pub async fn next<M: Clone>(published: &mut broadcast::Receiver<M>) -> Result<M> {
+    published.recv().await.map_err(closing)
+}
+
+/// The next message of a topic, if there is one.
+///
+/// # Errors
+///
+/// If messages were lost; stderr says so as well.
+pub fn next_waiting<M: Clone>(published: &mut broadcast::Receiver<M>) -> Result<Option<M>> {
+    match published.try_recv() {
+        Ok(message) => Ok(Some(message)),
+        Err(TryRecvError::Empty) => Ok(None),
+        Err(error) => Err(closing(error)),
+    }
+}
+
+fn closing(
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> Box<dyn std::error::Error + Send + Sync> {
+    eprintln!("closing a slow member: {error}");
+    error.into()
 }

@@ -15,7 +15,7 @@ use hyper::service::service_fn;
 use hyper::upgrade::Upgraded;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use peers::{Member, Result, Topics, topic_of, within_reach};
+use peers::{Member, Result, Topics, next, next_waiting, topic_of};
 use tokio::io::{BufWriter, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::sync::{broadcast, mpsc};
@@ -126,9 +126,9 @@ async fn send(
                 Some(reply) => writer.write_frame(reply).await?,
                 None => return Ok(()),
             },
-            message = published.recv() => {
-                writer.write_frame(frame_of(&within_reach(message)?)).await?;
-                while let Ok(message) = published.try_recv() {
+            message = next(&mut published) => {
+                writer.write_frame(frame_of(&message?)).await?;
+                while let Some(message) = next_waiting(&mut published)? {
                     writer.write_frame(frame_of(&message)).await?;
                 }
             }
