@@ -19,6 +19,7 @@ pub mod latency;
 pub mod outcome;
 pub mod outgoing;
 pub mod payload;
+pub mod plot;
 pub mod process;
 pub mod progress;
 pub mod report;
