@@ -18,6 +18,7 @@ pub mod kernel;
 pub mod latency;
 pub mod outcome;
 pub mod outgoing;
+pub mod page;
 pub mod payload;
 pub mod plot;
 pub mod process;
