@@ -54,33 +54,14 @@ fn verdict(report: &Report) -> String {
     if !report.figures.iter().any(has_rate) {
         return String::new();
     }
-    let (ink, meaning) = match report.cost.bound {
-        Bound::Server => (
-            Ink::Good,
-            "The server’s core was full: this rate is the server’s.",
-        ),
-        Bound::Client => (
-            Ink::Bad,
-            "The load generator was full before the server was: this rate is not the server’s.",
-        ),
-        Bound::Contended => (
-            Ink::Bad,
-            "Other work ran on these cores: this rate is nobody’s.",
-        ),
-        Bound::Neither => (
-            Ink::Doubtful,
-            "Neither side was busy enough to set this rate.",
-        ),
-        Bound::Unknown => (
-            Ink::Doubtful,
-            "Without the server’s CPU time (--server-pid) nothing says whose rate this is.",
-        ),
+    let bound = report.cost.bound;
+    let ink = match bound {
+        Bound::Server => Ink::Good,
+        Bound::Client | Bound::Contended => Ink::Bad,
+        Bound::Neither | Bound::Unknown => Ink::Doubtful,
     };
-    format!(
-        "<p class=\"verdict {}\"><strong>{}</strong> {meaning}</p>\n",
-        ink.name(),
-        report.cost.bound
-    )
+    let (name, meaning) = (ink.name(), Escaped(bound.meaning()));
+    format!("<p class=\"verdict {name}\"><strong>{bound}</strong>: {meaning}.</p>\n")
 }
 
 /// The first number is the largest; whoever points at one sees it whole.
@@ -101,12 +82,7 @@ fn failures(report: &Report) -> String {
     if report.failures.is_empty() {
         return String::new();
     }
-    let words = report.failures.to_string();
-    let lines = words
-        .lines()
-        .map(|line| line.trim().trim_start_matches("FAILED").trim_start())
-        .collect::<Vec<_>>()
-        .join("\n");
+    let lines = report.failures.lines().join("\n");
     format!(
         "<section class=\"failures\">\n<h2>Failures</h2>\n<pre>{}</pre>\n</section>\n",
         Escaped(&lines)
