@@ -1,9 +1,11 @@
 //! The loads that can be made, each a loop of its own.
 
 pub mod broadcast;
+pub mod churn;
 pub mod connect;
 pub mod echo;
 pub mod idle;
+mod stamp;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +21,8 @@ pub enum Load {
     Echo(echo::Options),
     /// Messages that go to all members of a topic.
     Broadcast(broadcast::Options),
+    /// Connections that come and go while messages flow.
+    Churn(churn::Options),
     /// Connections made and ended.
     Connect(connect::Options),
     /// Connections that do nothing.
@@ -31,6 +35,7 @@ impl Load {
         match self {
             Load::Echo(_) => "echo",
             Load::Broadcast(_) => "broadcast",
+            Load::Churn(_) => "churn",
             Load::Connect(_) => "connect",
             Load::Idle(_) => "idle",
         }
@@ -41,6 +46,7 @@ impl Load {
         match self {
             Load::Echo(options) => options.describe(),
             Load::Broadcast(options) => options.describe(),
+            Load::Churn(options) => options.describe(),
             Load::Connect(options) => options.describe(),
             Load::Idle(options) => options.describe(),
         }
@@ -51,6 +57,7 @@ impl Load {
         match self {
             Load::Echo(options) => options.connections,
             Load::Broadcast(options) => options.connections(),
+            Load::Churn(options) => options.connections,
             Load::Connect(options) => options.connections,
             Load::Idle(options) => options.connections,
         }
@@ -66,6 +73,7 @@ pub fn run(job: &Job, line: &mut Line<'_>) -> Result<Outcome, Error> {
     match &job.load {
         Load::Echo(options) => echo::run(options, job, line),
         Load::Broadcast(options) => broadcast::run(options, job, line),
+        Load::Churn(options) => churn::run(options, job, line),
         Load::Connect(options) => connect::run(options, job, line),
         Load::Idle(options) => idle::run(options, job, line),
     }

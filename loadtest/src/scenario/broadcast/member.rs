@@ -2,11 +2,11 @@
 
 use super::nats::{self, Said};
 use super::sequence::{Disorder, Sequences};
-use super::stamp::{Payloads, Stamp, now};
 use super::{Options, reached::Reached};
 use crate::client::{Client, Fault};
 use crate::failure::Failure;
 use crate::scenario::echo::Check;
+use crate::scenario::stamp::{Payloads, Stamp, now};
 use crate::worker::Run;
 use std::time::Duration;
 

@@ -13,7 +13,6 @@ mod reached;
 mod schedule;
 mod sequence;
 mod stalled;
-mod stamp;
 
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
@@ -27,8 +26,8 @@ use self::member::{Board, Intake, Member, Publisher};
 pub use self::options::{Dialect, Options, SMALLEST, TOPIC};
 use self::reached::Reached;
 use self::schedule::Schedule;
-use self::stamp::{Payloads, Stamp, now};
 use super::echo::{Asking, Check};
+use super::stamp::{Payloads, Stamp, now};
 use crate::client::{Client, Fault, PATIENCE, Shared, require_server};
 use crate::dial::{Dialer, Wanted};
 use crate::failure::{Error, Failure, Failures};

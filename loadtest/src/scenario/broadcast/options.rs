@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::nats;
-use super::stamp::Stamp;
 use crate::scenario::echo::{Asking, Check};
+use crate::scenario::stamp::Stamp;
 use crate::units::ByteSize;
 
 /// What load to make.

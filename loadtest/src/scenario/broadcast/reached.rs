@@ -1,7 +1,7 @@
 //! For a sample of the messages: how long each took to reach the last of this process' members.
 
-use super::stamp::Stamp;
 use crate::outcome::Seen;
+use crate::scenario::stamp::Stamp;
 
 /// Messages by publisher and number, evenly sampled: with each thinning every other one is forgotten.
 ///

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use mio::Poll;
 
-use super::stamp::now;
 use super::{Asking, Options};
 use crate::failure::Error;
 use crate::latency::Latencies;
+use crate::scenario::stamp::now;
 use crate::timer::Timer;
 use crate::units::float;
 
