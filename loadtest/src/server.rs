@@ -111,6 +111,20 @@ pub fn pin(core: usize) -> Result<(), Error> {
     sched_setaffinity(None, &cores).map_err(|error| Error::Local(format!("core {core}: {error}")))
 }
 
+/// Moves this thread, and whatever it starts, off one core to the others it may run on.
+///
+/// # Errors
+///
+/// If there is no other.
+pub fn keep_off(core: usize) -> Result<(), Error> {
+    let wrong = |error| Error::Local(format!("cores beside {core}: {error}"));
+    let mut cores = sched_getaffinity(None).map_err(wrong)?;
+    if core < CpuSet::MAX_CPU {
+        cores.unset(core);
+    }
+    sched_setaffinity(None, &cores).map_err(wrong)
+}
+
 /// How many cores this process may run on.
 pub fn cores() -> usize {
     sched_getaffinity(None).map_or(1, |cores| cores.count() as usize)

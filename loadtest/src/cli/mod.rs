@@ -1,6 +1,7 @@
 //! The command line: flags to plans, reports to files and exit codes.
 
 mod common;
+mod compare;
 mod connect;
 mod echo;
 mod idle;
@@ -34,6 +35,8 @@ enum Command {
     Connect(connect::Connect),
     /// Connections that do nothing: server memory for each, CPU for the Pings that keep them
     Idle(idle::Idle),
+    /// Servers against each other, against the physical limit and against stentor, in interleaved rounds
+    Compare(Box<compare::Compare>),
     /// One process of a run; not for people
     #[command(hide = true)]
     Worker,
@@ -45,6 +48,7 @@ pub(crate) fn run() -> Result<ExitCode, Error> {
         Command::Echo(arguments) => arguments.run(),
         Command::Connect(arguments) => arguments.run(),
         Command::Idle(arguments) => arguments.run(),
+        Command::Compare(arguments) => arguments.run(),
         Command::Worker => work(),
     }
 }
