@@ -183,6 +183,23 @@ impl Bound {
     }
 }
 
+impl Bound {
+    /// What it says of the rate, as a sentence without its capital and its end.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Bound::Server => "the server's core was full: this rate is the server's",
+            Bound::Client => {
+                "the load generator was full before the server was: this rate is not the server's"
+            }
+            Bound::Contended => "other work ran on these cores: this rate is nobody's",
+            Bound::Neither => "neither side was busy enough to set this rate",
+            Bound::Unknown => {
+                "without the server's CPU time (--server-pid) nothing says whose rate this is"
+            }
+        }
+    }
+}
+
 impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -209,21 +226,11 @@ impl Cost {
             ),
             None => "unknown without --server-pid".to_owned(),
         };
-        let meaning = match self.bound {
-            Bound::Server => {
-                return format!("  server CPU    {server}\n  own CPU       {}", self.own);
-            }
-            Bound::Client => {
-                "the load generator was full before the server was: this rate is not the server's"
-            }
-            Bound::Contended => "other work ran on these cores: this rate is nobody's",
-            Bound::Neither => "neither side was busy enough to set this rate",
-            Bound::Unknown => "without the server's CPU time nothing says whose rate this is",
-        };
-        format!(
-            "  server CPU    {server}\n  own CPU       {}\n  {:<13} {meaning}",
-            self.own, self.bound
-        )
+        let lines = format!("  server CPU      {server}\n  own CPU         {}", self.own);
+        match self.bound {
+            Bound::Server => lines,
+            bound => format!("{lines}\n  {bound:<15} {}", bound.meaning()),
+        }
     }
 }
 

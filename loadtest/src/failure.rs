@@ -89,6 +89,15 @@ impl Failures {
         }
     }
 
+    /// A line for each kind, and one for the words of the first failure.
+    pub fn lines(&self) -> Vec<String> {
+        let counts = self.counts.iter();
+        counts
+            .map(|(failure, count)| format!("{count} × {failure}"))
+            .chain(self.first.iter().map(|first| format!("the first: {first}")))
+            .collect()
+    }
+
     /// Whether nothing failed.
     pub fn is_empty(&self) -> bool {
         self.counts.is_empty()
@@ -97,13 +106,10 @@ impl Failures {
 
 impl fmt::Display for Failures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (failure, count) in &self.counts {
-            writeln!(f, "  FAILED        {count} × {failure}")?;
+        for line in self.lines() {
+            writeln!(f, "  FAILED          {line}")?;
         }
-        match &self.first {
-            Some(first) => writeln!(f, "                the first: {first}"),
-            None => Ok(()),
-        }
+        Ok(())
     }
 }
 

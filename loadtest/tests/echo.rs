@@ -106,6 +106,26 @@ fn limit_answers_every_message() {
 }
 
 #[test]
+fn report_is_written_as_a_page() {
+    let html = std::env::temp_dir().join(format!("loadtest-{}.html", std::process::id()));
+    let limit = Limit::start("echo --frame-in 26 --frame-out 22");
+    let arguments = format!(
+        "--unchecked --connections 3 --size 20 --html {}",
+        html.display()
+    );
+    let (status, report) = echo_report(&limit.url, &arguments);
+    assert_eq!(status, Some(0), "{report:#}");
+    let page = std::fs::read_to_string(&html).unwrap();
+    std::fs::remove_file(&html).unwrap();
+    assert!(page.contains(&format!("<h1>{}</h1>", limit.url)), "{page}");
+    assert!(page.contains("Latency by percentile"), "{page}");
+    assert!(
+        page.contains(&format!("--html {}", html.display())),
+        "{page}"
+    );
+}
+
+#[test]
 fn limit_that_did_not_read_is_caught_without_unchecked() {
     let limit = Limit::start("echo --frame-in 26 --frame-out 22");
     let (status, report) = echo_report(&limit.url, "--connections 3");

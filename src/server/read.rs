@@ -321,6 +321,7 @@ impl<H: Handler> Pass<'_, H> {
                 core.stats.messages_in += 1;
                 let message = Message::from_parts(kind, &rest[range]);
                 handler.message(&mut Context::new(core, Some(key)), message);
+                self.has_completed = true;
             } else {
                 let reply = core.cork.len();
                 let (consumed, event) = protocol.receive(rest, self.assembly, &mut core.cork);
@@ -329,9 +330,9 @@ impl<H: Handler> Pass<'_, H> {
                     return (start, Flow::Continue);
                 };
                 dispatch(handler, core, key, event, reply);
+                // A control frame between fragments completes nothing: the message goes on.
+                self.has_completed |= !core.peers[key].protocol.is_assembling();
             }
-            // A control frame between fragments completes nothing: the message goes on.
-            self.has_completed |= !core.peers[key].protocol.is_assembling();
             match flow(core, key) {
                 Flow::Continue => {}
                 flow => return (start, flow),
@@ -414,10 +415,11 @@ impl<H: Handler> Pass<'_, H> {
 #[inline]
 fn flow<S>(core: &mut Core<S>, key: usize) -> Flow {
     core.flush_full_cork(key);
-    if core.peers[key].work.is_some() && core.is_paused(key) {
-        Flow::Held
-    } else if core.peers[key].stage == Stage::Gone {
+    let peer = &core.peers[key];
+    if peer.stage == Stage::Gone {
         Flow::Over
+    } else if peer.work.is_some() && core.is_paused(key) {
+        Flow::Held
     } else {
         Flow::Continue
     }

@@ -9,6 +9,7 @@ use clap::Args;
 use loadtest::conductor::{self, Plan, Unwatched, Watch};
 use loadtest::dial::Pace;
 use loadtest::failure::Error;
+use loadtest::page::{Circumstances, page};
 use loadtest::progress::Progress;
 use loadtest::report::Report;
 use loadtest::scenario::Load;
@@ -104,8 +105,8 @@ impl Output {
         if let Some(path) = &self.csv {
             append_csv(path, report)?;
         }
-        if self.html.is_some() {
-            return Err(Error::Local("--html is not there yet".into()));
+        if let Some(path) = &self.html {
+            write(path, &page(report, &Circumstances::here()))?;
         }
         Ok(if report.failures.total() <= self.allow_errors {
             ExitCode::SUCCESS
