@@ -1,5 +1,6 @@
 //! The command line: flags to plans, reports to files and exit codes.
 
+mod broadcast;
 mod common;
 mod compare;
 mod connect;
@@ -31,6 +32,8 @@ struct Arguments {
 enum Command {
     /// Messages that come back: rate, latency, server CPU for each
     Echo(echo::Echo),
+    /// Messages to all members of a topic: deliveries per second, latency to the last, server CPU for each
+    Broadcast(broadcast::Broadcast),
     /// Connections made and ended, or a storm of them: handshakes per second, server CPU for each
     Connect(connect::Connect),
     /// Connections that do nothing: server memory for each, CPU for the Pings that keep them
@@ -46,6 +49,7 @@ enum Command {
 pub(crate) fn run() -> Result<ExitCode, Error> {
     match Arguments::parse().command {
         Command::Echo(arguments) => arguments.run(),
+        Command::Broadcast(arguments) => arguments.run(),
         Command::Connect(arguments) => arguments.run(),
         Command::Idle(arguments) => arguments.run(),
         Command::Compare(arguments) => arguments.run(),
