@@ -92,7 +92,7 @@ impl Compare {
         }
         let (contestants, skipped) = self.contestants()?;
         let race = self.race(cells, contestants)?;
-        let (mut progress, head) = (Progress::new(&race, self.csv()), self.head(&race, skipped));
+        let (mut progress, head) = (Progress::new(&race, self.csv()), Self::head(&race, skipped));
         for skipped in &head.skipped {
             progress.skipped(skipped);
         }
@@ -210,7 +210,7 @@ impl Compare {
         Ok(race)
     }
 
-    fn head(&self, race: &Race, skipped: Vec<Skipped>) -> Head {
+    fn head(race: &Race, skipped: Vec<Skipped>) -> Head {
         let Bench {
             warmup,
             duration,
@@ -336,13 +336,13 @@ impl Progress {
     fn end(mut self) -> Result<(), Error> {
         self.end_table();
         self.bar.finish_and_clear();
-        match self.failed {
-            Some(error) => Err(error),
-            None => {
-                eprintln!("loadtest: {}", self.csv.display());
-                Ok(())
-            }
+        if let Some(error) = self.failed {
+            return Err(error);
         }
+        if self.last.is_some() {
+            eprintln!("loadtest: {}", self.csv.display());
+        }
+        Ok(())
     }
 
     fn write(&self, record: &Record) -> Result<(), Error> {

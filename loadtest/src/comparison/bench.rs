@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::cell::{Cell, Service};
+use super::cell::{Cell, STALLED_BATCH, Service};
 use super::contestant::Contestant;
 use super::record::Sample;
 use crate::conductor::{self, Plan, Unwatched};
@@ -10,7 +10,9 @@ use crate::dial::Pace;
 use crate::failure::Error;
 use crate::payload::{Kind, Sizes};
 use crate::report::Report;
-use crate::scenario::{Load, connect, echo, idle};
+use crate::scenario::broadcast::{self, Dialect};
+use crate::scenario::echo::{self, Asking, Check};
+use crate::scenario::{Load, connect, idle};
 use crate::server::Server;
 use crate::target::Target;
 use crate::worker::Until;
@@ -39,7 +41,7 @@ impl Bench {
     /// If anything fails: no figure of a server that fails is worth showing.
     pub fn measure(&self, contestant: &Contestant, cell: &Cell) -> Result<Sample, String> {
         let report = self
-            .run(contestant, cell, load(cell, contestant)?, self.duration)
+            .run(contestant, cell, load(cell, contestant), self.duration)
             .map_err(|error| error.to_string())?;
         without_failures(&report)?;
         Sample::of(&report)
@@ -55,7 +57,7 @@ impl Bench {
             warmup: Duration::ZERO,
             ..*self
         };
-        for (cell, load) in checks(service)? {
+        for (cell, load) in checks(service, contestant.dialect()) {
             let report = checking
                 .run(contestant, &cell, load, CHECK)
                 .map_err(|error| error.to_string())?;
@@ -79,7 +81,7 @@ impl Bench {
             .command(cell)
             .ok_or_else(|| Error::Local(format!("{name} has no command for {cell}")))?;
         let server = Server::start(name, &command, contestant.folder(), self.server_core)?;
-        let target: Target = format!("ws://{}{}", server.address, path(cell))
+        let target: Target = format!("ws://{}{}", server.address, path(contestant, cell))
             .parse()
             .map_err(Error::Local)?;
         let plan = Plan {
@@ -97,16 +99,34 @@ impl Bench {
 }
 
 /// Where a load is made.
-fn path(cell: &Cell) -> &'static str {
-    match cell.group().service() {
-        Service::Echo => "/",
-        Service::Broadcast => "/t/compare",
+fn path(contestant: &Contestant, cell: &Cell) -> &'static str {
+    match (cell.group().service(), contestant.dialect()) {
+        (Service::Echo, _) | (_, Dialect::Nats) => "/",
+        (Service::Broadcast, Dialect::Raw) => "/t/{topic}",
     }
 }
 
 /// The load of a cell.
-fn load(cell: &Cell, contestant: &Contestant) -> Result<Load, String> {
-    Ok(match *cell {
+fn load(cell: &Cell, contestant: &Contestant) -> Load {
+    // The limit answers without having read.
+    let check = if contestant.is_limit() {
+        Check::Length
+    } else {
+        Check::Sample
+    };
+    let topic = broadcast::Options {
+        subscribers: 0,
+        publishers: 1,
+        topics: 1,
+        size: cell.size().unwrap_or(broadcast::SMALLEST),
+        batch: 1,
+        asking: Asking::InFlight(1),
+        stalled: 0,
+        is_everyone: false,
+        dialect: contestant.dialect(),
+        check,
+    };
+    match *cell {
         Cell::Echo {
             connections,
             size,
@@ -116,12 +136,29 @@ fn load(cell: &Cell, contestant: &Contestant) -> Result<Load, String> {
             connections,
             sizes: Sizes::Single(size),
             kind,
-            asking: echo::Asking::InFlight(in_flight),
-            check: if contestant.is_limit() {
-                echo::Check::Length // It answers without having read.
-            } else {
-                echo::Check::Sample
-            },
+            asking: Asking::InFlight(in_flight),
+            check,
+        }),
+        Cell::Broadcast {
+            subscribers, batch, ..
+        } => Load::Broadcast(broadcast::Options {
+            subscribers,
+            batch,
+            ..topic
+        }),
+        Cell::Everyone { clients, .. } => Load::Broadcast(broadcast::Options {
+            publishers: clients,
+            is_everyone: true,
+            ..topic
+        }),
+        Cell::Stalled {
+            subscribers,
+            stalled,
+        } => Load::Broadcast(broadcast::Options {
+            subscribers,
+            stalled,
+            batch: STALLED_BATCH,
+            ..topic
         }),
         Cell::Connect { connections } => Load::Connect(connect::Options {
             connections,
@@ -131,39 +168,58 @@ fn load(cell: &Cell, contestant: &Contestant) -> Result<Load, String> {
             connections,
             echo_once: true, // Who has never spoken may not even have a buffer yet.
         }),
-        Cell::Broadcast { .. } | Cell::Everyone { .. } | Cell::Stalled { .. } => {
-            return Err(NO_BROADCAST.to_owned());
-        }
-    })
-}
-
-/// What a server has to pass, every byte compared.
-fn checks(service: Service) -> Result<Vec<(Cell, Load)>, String> {
-    match service {
-        // Lengths on both sides of each limit of a frame's header, in both kinds of message.
-        Service::Echo => Ok([Kind::Binary, Kind::Mixed]
-            .map(|kind| {
-                let cell = Cell::Echo {
-                    connections: 3,
-                    size: 20,
-                    in_flight: 4,
-                    kind,
-                };
-                let load = Load::Echo(echo::Options {
-                    connections: 3,
-                    sizes: Sizes::Weighted(LENGTHS.to_vec()),
-                    kind,
-                    asking: echo::Asking::InFlight(4),
-                    check: echo::Check::Every,
-                });
-                (cell, load)
-            })
-            .to_vec()),
-        Service::Broadcast => Err(NO_BROADCAST.to_owned()),
     }
 }
 
-const NO_BROADCAST: &str = "the load tool has no broadcast scenario yet";
+/// What a server has to pass, every byte compared.
+fn checks(service: Service, dialect: Dialect) -> Vec<(Cell, Load)> {
+    match service {
+        Service::Echo => [Kind::Binary, Kind::Mixed].map(echo_check).to_vec(),
+        Service::Broadcast => [64, 16 << 10]
+            .map(|size| broadcast_check(size, dialect))
+            .to_vec(),
+    }
+}
+
+/// Lengths on both sides of each limit of a frame's header.
+fn echo_check(kind: Kind) -> (Cell, Load) {
+    let cell = Cell::Echo {
+        connections: 3,
+        size: 20,
+        in_flight: 4,
+        kind,
+    };
+    let load = Load::Echo(echo::Options {
+        connections: 3,
+        sizes: Sizes::Weighted(LENGTHS.to_vec()),
+        kind,
+        asking: Asking::InFlight(4),
+        check: Check::Every,
+    });
+    (cell, load)
+}
+
+/// Two topics, which must not hear one another.
+fn broadcast_check(size: usize, dialect: Dialect) -> (Cell, Load) {
+    let cell = Cell::Broadcast {
+        subscribers: 6,
+        size,
+        batch: 3,
+    };
+    let load = Load::Broadcast(broadcast::Options {
+        subscribers: 6,
+        publishers: 2,
+        topics: 2,
+        size,
+        batch: 3,
+        asking: Asking::InFlight(2),
+        stalled: 0,
+        is_everyone: false,
+        dialect,
+        check: Check::Every,
+    });
+    (cell, load)
+}
 
 /// Lengths and how often each comes.
 const LENGTHS: [(usize, u32); 8] = [
@@ -182,10 +238,5 @@ fn without_failures(report: &Report) -> Result<(), String> {
     if report.failures.is_empty() {
         return Ok(());
     }
-    let words = report.failures.to_string();
-    let words = words.lines().map(|line| {
-        let line = line.trim();
-        line.strip_prefix("FAILED").unwrap_or(line).trim()
-    });
-    Err(words.collect::<Vec<_>>().join("; "))
+    Err(report.failures.lines().join("; "))
 }

@@ -184,8 +184,10 @@ impl Cell {
     }
 }
 
-/// Payload bytes where it is not the question.
-pub const STALLED_SIZE: usize = 64;
+/// Payload bytes and messages at once where they are not the question: enough to fill what buffers there are.
+pub const STALLED_SIZE: usize = 1024;
+/// See [`STALLED_SIZE`].
+pub const STALLED_BATCH: usize = 16;
 
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::cell::{Cell, Group, Service};
 use crate::failure::Error;
 use crate::frame;
+use crate::scenario::broadcast::Dialect;
 
 /// A server that is compared.
 #[derive(Clone, Debug)]
@@ -59,17 +60,6 @@ pub struct Peer {
     pub dialect: Dialect,
     /// What exists if it is installed.
     pub probe: Option<PathBuf>,
-}
-
-/// How a server's topics are spoken to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Dialect {
-    /// What a client of `/t/NAME` sends goes to all clients of `/t/NAME`.
-    #[default]
-    Raw,
-    /// The protocol of NATS inside binary frames.
-    Nats,
 }
 
 /// The name of the limit.
@@ -227,13 +217,17 @@ struct Entry {
     language: String,
     echo: Option<Vec<String>>,
     broadcast: Option<Vec<String>>,
-    #[serde(default)]
+    #[serde(default = "raw")]
     dialect: Dialect,
     probe: Option<PathBuf>,
     #[serde(default)]
     checks: String,
     #[serde(default)]
     note: String,
+}
+
+const fn raw() -> Dialect {
+    Dialect::Raw
 }
 
 /// The peers of a manifest, whether installed or not.

@@ -120,10 +120,7 @@ impl Sample {
     pub fn figure(&self, group: Group) -> Option<f64> {
         match group {
             Group::Idle => self.private_bytes,
-            Group::Stalled => self.p99_us,
-            Group::Echo | Group::Broadcast | Group::Everyone | Group::Connect => {
-                Some(self.per_second)
-            }
+            _ => Some(self.per_second),
         }
     }
 }

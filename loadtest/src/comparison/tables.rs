@@ -86,14 +86,13 @@ impl<'a> Tables<'a> {
             Group::Echo => "Messages per second",
             Group::Broadcast | Group::Everyone => "Deliveries per second",
             Group::Connect => "Handshakes per second",
-            Group::Idle => {
-                "Bytes of memory for each connection, written and private (less is better)"
-            }
-            Group::Stalled => "Latency of the others in µs, p99 (less is better)",
+            Group::Idle => "Memory for each connection, private and written (less is better)",
+            Group::Stalled => "Deliveries per second to those that read",
         }
     }
 
-    fn thing(self) -> &'static str {
+    /// What is counted.
+    pub fn thing(self) -> &'static str {
         match self.group {
             Group::Echo | Group::Idle => "message",
             Group::Broadcast | Group::Everyone | Group::Stalled => "delivery",
@@ -121,7 +120,7 @@ impl<'a> Tables<'a> {
     }
 
     /// The servers that have a column: all that could take part.
-    fn servers(self) -> impl Iterator<Item = &'a str> {
+    pub fn servers(self) -> impl Iterator<Item = &'a str> {
         let is_measured = move |name: &&str| {
             let mut measured = self.record.measurements.iter();
             measured.any(|one| one.cell.group() == self.group && one.server == *name)
@@ -233,19 +232,16 @@ impl<'a> Tables<'a> {
         }
         let any = |bound| samples.iter().any(|(_, sample)| sample.bound == bound);
         Marks {
-            is_client: any(Bound::Client) && self.group != Group::Stalled,
+            is_client: any(Bound::Client),
             is_contended: any(Bound::Contended),
-            is_unbound: any(Bound::Neither) && self.group != Group::Stalled,
+            is_unbound: any(Bound::Neither),
         }
     }
 
     fn write(self, value: f64) -> String {
         match self.group {
             Group::Idle => Figure::new("", "", value, Unit::Bytes).to_string(),
-            Group::Stalled => Micros(value).to_string(),
-            Group::Echo | Group::Broadcast | Group::Everyone | Group::Connect => {
-                Rate(value).to_string()
-            }
+            _ => Rate(value).to_string(),
         }
     }
 }
