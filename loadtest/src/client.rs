@@ -177,7 +177,8 @@ impl Client {
             return Ok(());
         }
         self.is_blocked = false;
-        if self.state() == State::Connecting
+        if self.is_ending
+            && self.state() == State::Connecting
             && let Ok(Some(error)) | Err(error) = self.stream.take_error()
         {
             return Err(Fault(Failure::Connect, error.to_string()));

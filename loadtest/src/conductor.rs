@@ -75,15 +75,20 @@ const SPARE_DESCRIPTORS: usize = 32;
 /// from having anything to report.
 pub fn run(plan: &Plan, watch: &mut dyn Watch) -> Result<Report, Error> {
     client::require_server(&plan.target)?;
-    require_descriptors(plan)?;
+    require_room(plan)?;
     let result = Conducting::start(plan, watch).and_then(Conducting::conduct);
     watch.over();
     result
 }
 
-fn require_descriptors(plan: &Plan) -> Result<(), Error> {
+fn require_room(plan: &Plan) -> Result<(), Error> {
     let limit = usize::try_from(process::raise_descriptor_limit()).unwrap_or(usize::MAX);
     let room = limit.saturating_sub(SPARE_DESCRIPTORS);
+    if plan.processes > plan.load.connections() {
+        return Err(Error::Local(
+            "there are more processes than connections".into(),
+        ));
+    }
     let wanted = plan.load.connections().div_ceil(plan.processes);
     if wanted <= room {
         return Ok(());

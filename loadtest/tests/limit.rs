@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use loadtest::client::Target;
+use loadtest::target::Target;
 use loadtest::{frame, handshake};
 
 /// All flags by themselves, and some that meet in the same lines of code.

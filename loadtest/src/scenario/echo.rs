@@ -70,6 +70,8 @@ pub enum Check {
 const SAMPLE_EVERY: u64 = 1000;
 /// How long the last messages may take to be answered when nothing else is answered meanwhile.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
+/// Messages of a schedule that are sent in one turn: one that is too fast for anybody still ends in time.
+const MOST_AT_ONCE: usize = 1 << 16;
 /// Room for prebuilt frames of all connections of a process.
 const ALL_FRAMES: usize = 1 << 30;
 /// Prebuilt frames of one connection: repeated if more are in flight.
@@ -305,7 +307,7 @@ impl Load {
         };
         let now = Instant::now();
         let (first, mut due) = (schedule.connection, 0);
-        while schedule.next <= now {
+        while schedule.next <= now && due < MOST_AT_ONCE {
             let intended = schedule.next;
             schedule.lag.record(now - intended);
             let index = schedule.advance(self.connections.len());
