@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::cell::{Cell, STALLED_BATCH, Service};
-use super::contestant::Contestant;
+use super::contestant::{Contestant, Cpu};
 use super::record::Sample;
 use crate::conductor::{self, Plan, Unwatched};
 use crate::dial::Pace;
@@ -87,7 +87,10 @@ impl Bench {
         let plan = Plan {
             load,
             target,
-            server_pid: Some(server.pid()),
+            server_pid: Some(match contestant.cpu() {
+                Cpu::Started => server.pid(),
+                Cpu::Children => server.only_child()?,
+            }),
             processes: self.processes,
             pace: Pace::default(),
             warmup: self.warmup,

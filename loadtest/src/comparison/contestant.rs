@@ -56,10 +56,23 @@ pub struct Peer {
     pub echo: Option<Vec<String>>,
     /// The command that publishes to topics, if it can.
     pub broadcast: Option<Vec<String>>,
+    /// Whose CPU time and memory are the server's.
+    pub cpu: Cpu,
     /// How topics are spoken to.
     pub dialect: Dialect,
     /// What exists if it is installed.
     pub probe: Option<PathBuf>,
+}
+
+/// Whose CPU time and memory are a server's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cpu {
+    /// Those of the process that is started.
+    #[default]
+    Started,
+    /// Those of its one child.
+    Children,
 }
 
 /// The name of the limit.
@@ -141,6 +154,14 @@ impl Contestant {
         }
     }
 
+    /// Whose CPU time and memory are its own.
+    pub fn cpu(&self) -> Cpu {
+        match &self.program {
+            Program::Peer(peer) => peer.cpu,
+            Program::Limit(_) | Program::Stentor(_) => Cpu::Started,
+        }
+    }
+
     /// How its topics are spoken to.
     pub fn dialect(&self) -> Dialect {
         match &self.program {
@@ -217,6 +238,8 @@ struct Entry {
     language: String,
     echo: Option<Vec<String>>,
     broadcast: Option<Vec<String>>,
+    #[serde(default)]
+    cpu: Cpu,
     #[serde(default = "raw")]
     dialect: Dialect,
     probe: Option<PathBuf>,
@@ -276,6 +299,7 @@ impl Entry {
                 folder: folder.to_owned(),
                 echo: self.echo,
                 broadcast: self.broadcast,
+                cpu: self.cpu,
                 dialect: self.dialect,
                 probe: self.probe.map(|probe| folder.join(probe)),
             }),
@@ -303,6 +327,7 @@ mod tests {
         version = "3"
         language = "Go"
         broadcast = ["topics/server", "{port}"]
+        cpu = "children"
         dialect = "nats"
         probe = "/"
     "#;
@@ -320,7 +345,11 @@ mod tests {
         assert_eq!((&*both.about.name, &*both.about.checks), ("both", "all"));
         assert_eq!(both.folder(), Path::new("/peers"));
         assert!(!both.is_installed() && topics.is_installed());
-        assert_eq!(topics.dialect(), Dialect::Nats);
+        assert_eq!((both.cpu(), both.dialect()), (Cpu::Started, Dialect::Raw));
+        assert_eq!(
+            (topics.cpu(), topics.dialect()),
+            (Cpu::Children, Dialect::Nats)
+        );
         // A path is one from the manifest's folder; a name is looked for.
         assert_eq!(
             both.command(&cell("echo/50x20Bx1")).unwrap(),
