@@ -130,26 +130,15 @@ impl Compare {
 
     /// Who takes part, and who is not there.
     fn contestants(&self) -> Result<(Vec<Contestant>, Vec<Skipped>), Error> {
-        let mut all = vec![
-            Contestant::limit(limit_program()?),
-            Contestant::stentor(match &self.server {
+        let mut all = vec![Contestant::limit(limit_program()?)];
+        if self.wants(STENTOR) {
+            all.push(Contestant::stentor(match &self.server {
                 Some(program) => program.clone(),
                 None => super::target::stentor_program()?,
-            }),
-        ];
-        all.extend(self.peers()?);
-        let names: Vec<_> = all.iter().map(|one| one.about.name.clone()).collect();
-        if let Some(unknown) = self
-            .peer
-            .iter()
-            .chain(&self.without)
-            .find(|name| !names.contains(name))
-        {
-            let names = names.join(", ");
-            return Err(Error::Local(format!(
-                "there is no server {unknown:?}: there are {names}"
-            )));
+            }));
         }
+        all.extend(self.peers()?);
+        self.require_known(&all)?;
         all.retain(|one| self.wants(&one.about.name));
         let (there, missing): (Vec<_>, Vec<_>) =
             all.into_iter().partition(Contestant::is_installed);
@@ -161,10 +150,25 @@ impl Compare {
         Ok((there, skipped.collect()))
     }
 
-    fn wants(&self, name: &String) -> bool {
-        let is_ours = [LIMIT, STENTOR].contains(&name.as_str());
-        let is_asked_for = is_ours || self.peer.is_empty() || self.peer.contains(name);
-        is_asked_for && !self.without.contains(name)
+    fn require_known(&self, all: &[Contestant]) -> Result<(), Error> {
+        let mut names: Vec<_> = all.iter().map(|one| one.about.name.as_str()).collect();
+        if !names.contains(&STENTOR) {
+            names.push(STENTOR); // Not even looked for if nobody wants it.
+        }
+        let mut asked = self.peer.iter().chain(&self.without);
+        match asked.find(|name| !names.contains(&name.as_str())) {
+            None => Ok(()),
+            Some(unknown) => Err(Error::Local(format!(
+                "there is no server {unknown:?}: there are {}",
+                names.join(", ")
+            ))),
+        }
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        let is_in = |names: &[String]| names.iter().any(|one| one == name);
+        let is_asked_for = [LIMIT, STENTOR].contains(&name) || self.peer.is_empty();
+        (is_asked_for || is_in(&self.peer)) && !is_in(&self.without)
     }
 
     /// Those of the list; a list that nobody named may be missing.
@@ -397,7 +401,7 @@ impl Watch for Progress {
                 .suspend(|| println!("\n### {heading}\n\n{caption}\n\n{}", tables.header()));
             self.growing = Some(group);
         }
-        let row = Tables::of(record, group).row(cell, Shown::Figure);
+        let row = Tables::of(record, group).row(cell);
         self.bar.suspend(|| println!("{row}"));
         if let Err(error) = self.write(record) {
             self.failed.get_or_insert(error);

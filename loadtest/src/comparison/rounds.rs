@@ -218,6 +218,7 @@ impl<'r> Course<'r> {
             let measured = self.measure_round(cell, round, &running, watch);
             if repeats < self.race.repeats && measured.iter().any(is_contended) {
                 repeats += 1;
+                self.pace.left += self.round_cost(cell, running.len());
                 continue;
             }
             // Who failed once is not asked again: there is no figure to be had.
@@ -246,9 +247,12 @@ impl<'r> Course<'r> {
     }
 
     fn has_time_for(&self, cell: Cell, servers: usize) -> bool {
-        let round = cost(&cell, &self.race.bench) * servers as u32;
-        let end = Instant::now() + self.pace.corrected(round);
+        let end = Instant::now() + self.pace.corrected(self.round_cost(cell, servers));
         self.race.deadline.is_none_or(|deadline| end <= deadline)
+    }
+
+    fn round_cost(&self, cell: Cell, servers: usize) -> Duration {
+        cost(&cell, &self.race.bench) * servers as u32
     }
 
     fn measure_round(

@@ -25,17 +25,19 @@ pub struct Tables<'a> {
 pub enum Shown {
     /// The figure, and its ratio to the limit.
     Figure,
-    /// The spread of the figure, and the ratio to stentor.
+    /// The spread of the figure.
     Spread,
+    /// The ratio to stentor, and its spread.
+    Ratio,
     /// The server's CPU time for each thing.
     Cpu,
     /// Latencies.
     Latency,
 }
 
-/// Columns are at least this wide, so that a table that grows row by row stays straight.
-const WIDTH: usize = 13;
-const FIRST_WIDTH: usize = 24;
+/// Columns of a table that grows row by row: nobody knows yet what they will have to hold.
+const GROWING: usize = 16;
+const FIRST_GROWING: usize = 24;
 
 impl<'a> Tables<'a> {
     /// Those of a group.
@@ -56,11 +58,17 @@ impl<'a> Tables<'a> {
     }
 
     /// What there is to show.
-    pub fn shown(self) -> &'static [Shown] {
-        match self.group {
-            Group::Idle => &[Shown::Figure, Shown::Spread],
-            _ => &[Shown::Figure, Shown::Spread, Shown::Cpu, Shown::Latency],
+    pub fn shown(self) -> Vec<Shown> {
+        use Shown::{Cpu, Figure, Latency, Ratio, Spread};
+        let mut shown = match self.group {
+            Group::Idle => vec![Figure, Spread, Ratio],
+            _ => vec![Figure, Spread, Ratio, Cpu, Latency],
+        };
+        let measurements = &self.record.measurements;
+        if measurements.iter().all(|one| one.round == 1) {
+            shown.retain(|shown| *shown != Spread); // There is none.
         }
+        shown
     }
 
     /// The line above a table.
@@ -68,16 +76,13 @@ impl<'a> Tables<'a> {
         let (figure, thing) = (self.figure(), self.thing());
         match shown {
             Shown::Figure if self.has_limit() => {
-                format!("{figure}, and its ratio to the limit:")
+                format!("{figure}, and the ratio to the limit:")
             }
             Shown::Figure => format!("{figure}:"),
-            Shown::Spread => format!(
-                "{figure}, least–most of all rounds; ratio to stentor round by round, median (least–most):"
-            ),
-            Shown::Cpu => format!("Server CPU, µs for each {thing}, user + system:"),
-            Shown::Latency => {
-                format!("Latency in µs, p50 / p99, {}:", self.latency())
-            }
+            Shown::Spread => "The same, least–most of all rounds:".to_owned(),
+            Shown::Ratio => "Ratio to stentor, round by round: median (least–most):".to_owned(),
+            Shown::Cpu => format!("Server CPU in µs for each {thing}, user + system:"),
+            Shown::Latency => format!("Latency in µs, p50 / p99, {}:", self.latency()),
         }
     }
 
@@ -133,30 +138,30 @@ impl<'a> Tables<'a> {
         self.servers().any(|name| name == LIMIT)
     }
 
-    /// The names of the columns, and the line below them.
+    /// The names of the columns, and the line below them, of a table that grows.
     pub fn header(self) -> String {
-        let names = self.servers().map(str::to_owned);
-        let mut rule = format!("| {:-<FIRST_WIDTH$} |", "");
-        for name in self.servers() {
-            let width = name.len().max(WIDTH) - 1;
-            write!(rule, " {:-<width$}: |", "").expect("a string takes everything");
-        }
-        format!("{}\n{rule}", self.line(self.first_column(), names))
+        let widths = self.growing();
+        format!("{}\n{}", line(&self.names(), &widths), rule(&widths))
     }
 
-    /// A row.
-    pub fn row(self, cell: Cell, shown: Shown) -> String {
+    /// A row of a table that grows.
+    pub fn row(self, cell: Cell) -> String {
+        line(&self.entries(cell, Shown::Figure), &self.growing())
+    }
+
+    fn growing(self) -> Vec<usize> {
+        let servers = self.servers().map(|name| name.len().max(GROWING));
+        [FIRST_GROWING].into_iter().chain(servers).collect()
+    }
+
+    fn names(self) -> Vec<String> {
+        let first = [self.first_column()].into_iter();
+        first.chain(self.servers()).map(str::to_owned).collect()
+    }
+
+    fn entries(self, cell: Cell, shown: Shown) -> Vec<String> {
         let entries = self.servers().map(|server| self.entry(cell, server, shown));
-        self.line(&cell.title(), entries)
-    }
-
-    fn line(self, first: &str, entries: impl Iterator<Item = String>) -> String {
-        let mut line = format!("| {first:<FIRST_WIDTH$} |");
-        for (entry, server) in entries.zip(self.servers()) {
-            let width = server.len().max(WIDTH);
-            write!(line, " {entry:>width$} |").expect("a string takes everything");
-        }
-        line
+        [cell.title()].into_iter().chain(entries).collect()
     }
 
     fn entry(self, cell: Cell, server: &str, shown: Shown) -> String {
@@ -175,8 +180,8 @@ impl<'a> Tables<'a> {
     /// What comes below the first table, and its notes.
     pub fn rest(self) -> String {
         let mut text = String::new();
-        for shown in self.shown().iter().skip(1) {
-            text += &self.table(*shown);
+        for shown in self.shown().into_iter().skip(1) {
+            text += &self.table(shown);
             text += "\n";
         }
         for note in self.notes() {
@@ -188,9 +193,18 @@ impl<'a> Tables<'a> {
     fn table(self, shown: Shown) -> String {
         let cells = self.record.cells();
         let cells = cells.iter().filter(|cell| cell.group() == self.group);
-        let rows = cells.map(|cell| self.row(*cell, shown) + "\n");
-        let rows: String = rows.collect();
-        format!("{}\n\n{}\n{rows}", self.caption(shown), self.header())
+        let names = self.names();
+        let rows: Vec<_> = cells.map(|cell| self.entries(*cell, shown)).collect();
+        let widest = |column: usize| {
+            let entries = rows.iter().chain([&names]).map(|row| &row[column]);
+            entries.map(|entry| entry.chars().count()).max()
+        };
+        let widths: Vec<_> = (0..names.len()).filter_map(widest).collect();
+        let lines = [line(&names, &widths), rule(&widths)].into_iter();
+        let lines: Vec<_> = lines
+            .chain(rows.iter().map(|row| line(row, &widths)))
+            .collect();
+        format!("{}\n\n{}\n", self.caption(shown), lines.join("\n"))
     }
 
     /// What the marks mean, and what failed.
@@ -246,6 +260,23 @@ impl<'a> Tables<'a> {
     }
 }
 
+/// The first entry to the left, figures to the right.
+fn line(entries: &[String], widths: &[usize]) -> String {
+    let mut line = format!("| {:<1$} |", entries[0], widths[0]);
+    for (entry, width) in entries.iter().zip(widths).skip(1) {
+        write!(line, " {entry:>width$} |").expect("a string takes everything");
+    }
+    line
+}
+
+fn rule(widths: &[usize]) -> String {
+    let mut rule = format!("| {:-<1$} |", "", widths[0]);
+    for width in &widths[1..] {
+        write!(rule, " {:->1$}: |", "", width - 1).expect("a string takes everything");
+    }
+    rule
+}
+
 /// What spoils a figure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Marks {
@@ -277,6 +308,7 @@ impl Entry<'_> {
         match shown {
             Shown::Figure => self.figure(),
             Shown::Spread => self.spread(),
+            Shown::Ratio => self.ratio(),
             Shown::Cpu => {
                 let user = self.median(|sample| Some(sample.user_us))?;
                 let system = self.median(|sample| Some(sample.system_us))?;
@@ -317,18 +349,22 @@ impl Entry<'_> {
         let figures = self.samples.iter();
         let Spread { least, most, .. } =
             Spread::of(figures.filter_map(|(_, sample)| sample.figure(group)))?;
-        let write = |value| self.tables.write(value);
-        let mut text = format!("{}–{}", write(least), write(most));
-        if let Some(Ratio { known, spread }) = self.ratio_to(STENTOR) {
-            let Spread {
-                median,
-                least,
-                most,
-            } = spread;
-            write!(text, "; {known}{median:.2} ({least:.2}–{most:.2})")
-                .expect("a string takes everything");
-        }
-        Some(text)
+        let [least, most] = [least, most].map(|value| self.tables.write(value));
+        Some(format!("{least}–{most}"))
+    }
+
+    fn ratio(&self) -> Option<String> {
+        let Ratio { known, spread } = self.ratio_to(STENTOR)?;
+        let Spread {
+            median,
+            least,
+            most,
+        } = spread;
+        Some(if self.samples.len() == 1 {
+            format!("{known}{median:.2}")
+        } else {
+            format!("{known}{median:.2} ({least:.2}–{most:.2})")
+        })
     }
 
     fn median(&self, pick: impl Fn(&Sample) -> Option<f64>) -> Option<f64> {
@@ -403,9 +439,7 @@ mod tests {
 
     fn entries(record: &Record, shown: Shown) -> Vec<String> {
         let cell = record.cells()[0];
-        let row = Tables::of(record, cell.group()).row(cell, shown);
-        let entries = row.trim_matches('|').split('|');
-        entries.map(|entry| entry.trim().to_owned()).collect()
+        Tables::of(record, cell.group()).entries(cell, shown)
     }
 
     #[test]
@@ -424,11 +458,11 @@ mod tests {
         );
         assert_eq!(
             entries(&record, Shown::Spread)[1..],
-            [
-                "100–200; 1.25 (1.11–2.00)",
-                "50.0–160; 1.00 (1.00–1.00)",
-                "25.0–180; 1.00 (0.50–2.00)"
-            ]
+            ["100–200", "50.0–160", "25.0–180"]
+        );
+        assert_eq!(
+            entries(&record, Shown::Ratio)[1..],
+            ["1.25 (1.11–2.00)", "1.00 (1.00–1.00)", "1.00 (0.50–2.00)"]
         );
         assert_eq!(entries(&record, Shown::Cpu)[2], "0.250 + 4.00");
         assert_eq!(entries(&record, Shown::Latency)[2], "250 / 312");
@@ -456,7 +490,7 @@ mod tests {
                 "40.0† (≤ 0.40)"
             ]
         );
-        assert!(entries(&record, Shown::Spread)[3].ends_with("; ≥ 1.12 (1.12–1.12)"));
+        assert_eq!(entries(&record, Shown::Ratio)[2..4], ["1.00", "≥ 1.12"]);
         let notes = Tables::of(&record, Group::Echo).notes();
         assert_eq!(notes.len(), 3, "{notes:?}");
     }
@@ -496,7 +530,7 @@ mod tests {
             entries(&record, Shown::Figure),
             ["10000 connections", "100 B", "20 KiB"]
         );
-        assert!(entries(&record, Shown::Spread)[2].contains("204.80"));
+        assert_eq!(entries(&record, Shown::Ratio)[2], "204.80");
         assert!(Tables::of(&record, Group::Idle).notes().is_empty());
     }
 
@@ -510,8 +544,12 @@ mod tests {
             ],
         );
         let tables = Tables::of(&record, Group::Echo);
-        let text = tables.header() + "\n" + &tables.row(record.cells()[0], Shown::Figure);
-        let lengths: Vec<_> = text.lines().map(|line| line.chars().count()).collect();
-        assert_eq!(lengths, [lengths[0]; 3], "{text}");
+        let growing = tables.header() + "\n" + &tables.row(record.cells()[0]);
+        let whole = tables.table(Shown::Cpu);
+        let (_, whole) = whole.split_once("\n\n").unwrap();
+        for text in [&*growing, whole] {
+            let lengths: Vec<_> = text.lines().map(|line| line.chars().count()).collect();
+            assert_eq!(lengths, [lengths[0]; 3], "{text}");
+        }
     }
 }
