@@ -7,6 +7,7 @@
 //! Linux only: CPU time and memory are read from `/proc`.
 
 pub mod client;
+pub mod comparison;
 pub mod conductor;
 pub mod cpu;
 pub mod cycle;

@@ -144,6 +144,22 @@ fn parse_rollup(rollup: &str) -> Option<Memory> {
     })
 }
 
+/// The processes that a process has started and that still live.
+///
+/// # Errors
+///
+/// If there is no such process, or the kernel does not tell.
+pub fn children(pid: u32) -> io::Result<Vec<u32>> {
+    let mut children = Vec::new();
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread may end between being listed and being read.
+        let list = fs::read_to_string(task?.path().join("children")).unwrap_or_default();
+        let pids = list.split_ascii_whitespace();
+        children.extend(pids.filter_map(|pid| pid.parse::<u32>().ok()));
+    }
+    Ok(children)
+}
+
 /// The process that listens on a TCP address of this machine, if it may be seen.
 pub fn listening_on(address: SocketAddr) -> Option<u32> {
     let inode = ["/proc/net/tcp", "/proc/net/tcp6"]
@@ -295,6 +311,8 @@ mod tests {
             std::thread::yield_now();
         }
         assert!(Memory::of(child.id()).unwrap().private_dirty > 0);
+        assert!(children(std::process::id()).unwrap().contains(&child.id()));
+        assert!(children(child.id()).unwrap().is_empty());
         child.kill().unwrap();
         child.wait().unwrap();
     }

@@ -5,9 +5,11 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::failure::Error;
+use crate::process;
 
 /// A server process that ends with this value.
 #[derive(Debug)]
@@ -19,6 +21,10 @@ pub struct Server {
 
 /// How long a server may take to listen.
 const STARTUP: Duration = Duration::from_secs(20);
+/// How long it may take to end once it is told to.
+const ENDING: Duration = Duration::from_secs(1);
+/// Between looks at either.
+const LOOK: Duration = Duration::from_millis(10);
 
 impl Server {
     /// Starts a command in a folder, on one core if there is one to choose, and waits until it listens.
@@ -70,6 +76,38 @@ impl Server {
         self.child.id()
     }
 
+    /// Lets it end by itself: it may have children that only it knows of.
+    fn terminate(&mut self) {
+        let Some(pid) = i32::try_from(self.pid()).ok().and_then(Pid::from_raw) else {
+            return;
+        };
+        let deadline = Instant::now() + ENDING;
+        let _ = kill_process(pid, Signal::TERM);
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// The process that it started, where that is what serves.
+    ///
+    /// # Errors
+    ///
+    /// If it does not start exactly one.
+    pub fn only_child(&self) -> Result<u32, Error> {
+        let deadline = Instant::now() + STARTUP;
+        loop {
+            let children = process::children(self.pid()).map_err(Error::local("its child"))?;
+            match children[..] {
+                [child] => return Ok(child),
+                [] if Instant::now() < deadline => std::thread::sleep(LOOK),
+                _ => {
+                    let what = format!("it has {} children, not one", children.len());
+                    return Err(Error::Server(what));
+                }
+            }
+        }
+    }
+
     fn await_listening(&mut self, name: &str) -> Result<(), Error> {
         let deadline = Instant::now() + STARTUP;
         while TcpStream::connect(self.address).is_err() {
@@ -83,7 +121,7 @@ impl Server {
                     self.address
                 )));
             }
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(LOOK);
         }
         Ok(())
     }
@@ -91,6 +129,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        self.terminate();
         // It may have ended by itself; either way it is gone after this.
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -109,6 +148,20 @@ pub fn pin(core: usize) -> Result<(), Error> {
     }
     cores.set(core);
     sched_setaffinity(None, &cores).map_err(|error| Error::Local(format!("core {core}: {error}")))
+}
+
+/// Moves this thread, and whatever it starts, off one core to the others it may run on.
+///
+/// # Errors
+///
+/// If there is no other.
+pub fn keep_off(core: usize) -> Result<(), Error> {
+    let wrong = |error| Error::Local(format!("cores beside {core}: {error}"));
+    let mut cores = sched_getaffinity(None).map_err(wrong)?;
+    if core < CpuSet::MAX_CPU {
+        cores.unset(core);
+    }
+    sched_setaffinity(None, &cores).map_err(wrong)
 }
 
 /// How many cores this process may run on.

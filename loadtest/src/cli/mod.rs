@@ -3,6 +3,7 @@
 mod broadcast;
 mod churn;
 mod common;
+mod compare;
 mod connect;
 mod echo;
 mod idle;
@@ -40,6 +41,8 @@ enum Command {
     Connect(connect::Connect),
     /// Connections that do nothing: server memory for each, CPU for the Pings that keep them
     Idle(idle::Idle),
+    /// Servers against each other, against the physical limit and against stentor, in interleaved rounds
+    Compare(Box<compare::Compare>),
     /// One process of a run; not for people
     #[command(hide = true)]
     Worker,
@@ -53,6 +56,7 @@ pub(crate) fn run() -> Result<ExitCode, Error> {
         Command::Churn(arguments) => arguments.run(),
         Command::Connect(arguments) => arguments.run(),
         Command::Idle(arguments) => arguments.run(),
+        Command::Compare(arguments) => arguments.run(),
         Command::Worker => work(),
     }
 }

@@ -84,13 +84,19 @@ impl ServerArguments {
     }
 }
 
-/// The command that starts stentor's program, which is built first where it is not.
-fn stentor(serves: &str) -> Result<Vec<String>, Error> {
+/// Stentor's program, which is built first where it is not.
+pub(super) fn stentor_program() -> Result<PathBuf, Error> {
     let this = std::env::current_exe().map_err(Error::local("where is this program?"))?;
     let program = this.with_file_name("stentor");
     if !program.exists() {
         build_stentor(&program)?;
     }
+    Ok(program)
+}
+
+/// The command that starts stentor's program.
+fn stentor(serves: &str) -> Result<Vec<String>, Error> {
+    let program = stentor_program()?;
     let arguments = serves.split_ascii_whitespace().map(str::to_owned);
     Ok([program.display().to_string()]
         .into_iter()
