@@ -20,6 +20,7 @@ pub mod outcome;
 pub mod outgoing;
 pub mod payload;
 pub mod process;
+pub mod profile;
 pub mod progress;
 pub mod report;
 pub mod scenario;

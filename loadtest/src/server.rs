@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::failure::Error;
@@ -19,6 +20,8 @@ pub struct Server {
 
 /// How long a server may take to listen.
 const STARTUP: Duration = Duration::from_secs(20);
+/// How long it may take to end.
+const SHUTDOWN: Duration = Duration::from_secs(20);
 
 impl Server {
     /// Starts a command in a folder, on one core if there is one to choose, and waits until it listens.
@@ -68,6 +71,26 @@ impl Server {
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Ends it as its operator would, and waits: whoever watched it has then written down what it did.
+    ///
+    /// # Errors
+    ///
+    /// If it does not end.
+    pub fn end(mut self) -> Result<(), Error> {
+        // Its number is its own until it was waited for.
+        kill_process(Pid::from_child(&self.child), Signal::TERM)
+            .map_err(|error| Error::Local(format!("the server: {error}")))?;
+        let deadline = Instant::now() + SHUTDOWN;
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if Instant::now() > deadline {
+                let what = format!("the server has not ended {SHUTDOWN:?} after SIGTERM");
+                return Err(Error::Server(what));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
     }
 
     fn await_listening(&mut self, name: &str) -> Result<(), Error> {

@@ -4,6 +4,7 @@ mod common;
 mod connect;
 mod echo;
 mod idle;
+mod profile;
 mod target;
 
 use std::process::ExitCode;
@@ -34,6 +35,8 @@ enum Command {
     Connect(connect::Connect),
     /// Connections that do nothing: server memory for each, CPU for the Pings that keep them
     Idle(idle::Idle),
+    /// Instructions and system calls per message, in numbers that a later commit can be held against
+    Profile(profile::Arguments),
     /// One process of a run; not for people
     #[command(hide = true)]
     Worker,
@@ -45,6 +48,7 @@ pub(crate) fn run() -> Result<ExitCode, Error> {
         Command::Echo(arguments) => arguments.run(),
         Command::Connect(arguments) => arguments.run(),
         Command::Idle(arguments) => arguments.run(),
+        Command::Profile(arguments) => arguments.run(),
         Command::Worker => work(),
     }
 }

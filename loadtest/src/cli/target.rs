@@ -75,7 +75,7 @@ impl ServerArguments {
 }
 
 /// The command that starts stentor's program, which is built first where it is not.
-fn stentor(serves: &str) -> Result<Vec<String>, Error> {
+pub(super) fn stentor(serves: &str) -> Result<Vec<String>, Error> {
     let this = std::env::current_exe().map_err(Error::local("where is this program?"))?;
     let program = this.with_file_name("stentor");
     if !program.exists() {
