@@ -12,7 +12,7 @@ use super::target;
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// Only cells whose names contain this (may be repeated)
+    /// Only this cell, or those that begin with these words: `echo`, `echo-50x20` (may be repeated)
     #[arg(long = "cell", value_name = "NAME")]
     cells: Vec<String>,
     /// How often each cell is measured
@@ -97,9 +97,13 @@ impl Arguments {
     }
 
     fn chosen(&self) -> Result<Vec<Cell>, Error> {
+        // A whole name, or whole words from its beginning: `echo`, `echo-50x20`.
         let is_chosen = |cell: &Cell| {
-            let mut names = self.cells.iter();
-            self.cells.is_empty() || names.any(|name| cell.name.contains(name))
+            self.cells.is_empty()
+                || self.cells.iter().any(|name| {
+                    let rest = cell.name.strip_prefix(name.as_str());
+                    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+                })
         };
         let all = profile::all();
         let chosen: Vec<_> = all.iter().filter(|cell| is_chosen(cell)).cloned().collect();
