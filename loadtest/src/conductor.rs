@@ -32,6 +32,8 @@ pub struct Plan {
     pub server_pid: Option<u32>,
     /// How many processes make the load.
     pub processes: usize,
+    /// Words before the command of each of these, of a program that watches it.
+    pub prefix: Vec<String>,
     /// How connections are opened, by all processes together.
     pub pace: Pace,
     /// Load before anything is counted.
@@ -231,7 +233,13 @@ impl<'a> Conducting<'a> {
 
 impl Worker {
     fn start(plan: &Plan, index: usize, said: Sender<(usize, Said)>) -> Result<Self, Error> {
-        let mut child = Command::new(this_program()?)
+        let mut words = plan
+            .prefix
+            .iter()
+            .map(PathBuf::from)
+            .chain([this_program()?]);
+        let mut child = Command::new(words.next().expect("this program is one"))
+            .args(words)
             .arg("worker")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

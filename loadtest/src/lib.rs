@@ -23,6 +23,7 @@ pub mod page;
 pub mod payload;
 pub mod plot;
 pub mod process;
+pub mod profile;
 pub mod progress;
 pub mod report;
 pub mod scenario;

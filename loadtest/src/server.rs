@@ -21,7 +21,8 @@ pub struct Server {
 
 /// How long a server may take to listen.
 const STARTUP: Duration = Duration::from_secs(20);
-/// How long it may take to end once it is told to.
+/// How long it may take to end once it is told to: where somebody waits for that, and else.
+const SHUTDOWN: Duration = Duration::from_secs(20);
 const ENDING: Duration = Duration::from_secs(1);
 /// Between looks at either.
 const LOOK: Duration = Duration::from_millis(10);
@@ -76,16 +77,31 @@ impl Server {
         self.child.id()
     }
 
-    /// Lets it end by itself: it may have children that only it knows of.
-    fn terminate(&mut self) {
-        let Some(pid) = i32::try_from(self.pid()).ok().and_then(Pid::from_raw) else {
-            return;
-        };
-        let deadline = Instant::now() + ENDING;
-        let _ = kill_process(pid, Signal::TERM);
-        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+    /// Ends it as its operator would, and waits: whoever watched it has then written down what it did.
+    ///
+    /// # Errors
+    ///
+    /// If it does not end.
+    pub fn end(mut self) -> Result<(), Error> {
+        if self.ends_within(SHUTDOWN) {
+            return Ok(());
+        }
+        let what = format!("the server has not ended {SHUTDOWN:?} after SIGTERM");
+        Err(Error::Server(what))
+    }
+
+    /// Lets it end by itself: it may have children that only it knows of. Whether it did in time.
+    fn ends_within(&mut self, patience: Duration) -> bool {
+        // Its number is its own until it was waited for.
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        let deadline = Instant::now() + patience;
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if Instant::now() > deadline {
+                return false;
+            }
             std::thread::sleep(LOOK);
         }
+        true
     }
 
     /// The process that it started, where that is what serves.
@@ -129,8 +145,8 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.terminate();
-        // It may have ended by itself; either way it is gone after this.
+        self.ends_within(ENDING);
+        // Either way it is gone after this.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -83,6 +83,7 @@ impl Common {
             target: measured.target.clone(),
             server_pid: measured.pid,
             processes: self.processes,
+            prefix: Vec::new(),
             pace: Pace {
                 per_second: self.connect_rate,
                 at_once: None,

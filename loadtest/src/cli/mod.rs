@@ -7,6 +7,7 @@ mod compare;
 mod connect;
 mod echo;
 mod idle;
+mod profile;
 mod target;
 
 use std::process::ExitCode;
@@ -43,6 +44,8 @@ enum Command {
     Idle(idle::Idle),
     /// Servers against each other, against the physical limit and against stentor, in interleaved rounds
     Compare(Box<compare::Compare>),
+    /// Instructions and system calls per message, in numbers that a later commit can be held against
+    Profile(profile::Arguments),
     /// One process of a run; not for people
     #[command(hide = true)]
     Worker,
@@ -57,6 +60,7 @@ pub(crate) fn run() -> Result<ExitCode, Error> {
         Command::Connect(arguments) => arguments.run(),
         Command::Idle(arguments) => arguments.run(),
         Command::Compare(arguments) => arguments.run(),
+        Command::Profile(arguments) => arguments.run(),
         Command::Worker => work(),
     }
 }

@@ -95,7 +95,7 @@ pub(super) fn stentor_program() -> Result<PathBuf, Error> {
 }
 
 /// The command that starts stentor's program.
-fn stentor(serves: &str) -> Result<Vec<String>, Error> {
+pub(super) fn stentor(serves: &str) -> Result<Vec<String>, Error> {
     let program = stentor_program()?;
     let arguments = serves.split_ascii_whitespace().map(str::to_owned);
     Ok([program.display().to_string()]

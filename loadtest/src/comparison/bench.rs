@@ -96,6 +96,7 @@ impl Bench {
             warmup: self.warmup,
             until: Until::Elapsed(duration),
             watches_server: false,
+            prefix: Vec::new(),
         };
         conductor::run(&plan, &mut Unwatched)
     }

@@ -12,7 +12,7 @@ use crate::client::{Client, Fault, PATIENCE, Shared, require_server};
 use crate::failure::{Error, Failure};
 use crate::outcome::{Counted, Outcome, Recorded};
 use crate::target;
-use crate::worker::{Job, Line, Run, Step};
+use crate::worker::{Job, Line, Run, Step, Until};
 
 /// What storm to make.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -63,8 +63,7 @@ pub fn run(options: &Options, job: &Job, line: &mut Line<'_>) -> Result<Outcome,
             Step::Counting => storm.began = Instant::now(),
             Step::Over => break,
         }
-        let is_done = options.is_storm && storm.opening() == 0;
-        if is_done || run.failures.total() >= MOST_FAILURES {
+        if storm.is_done() || run.failures.total() >= MOST_FAILURES {
             break;
         }
     }
@@ -89,6 +88,8 @@ struct Openings {
     /// When counting began, and how fast connections may begin.
     began: Instant,
     begun: u64,
+    /// How many are to begin at all.
+    most: u64,
     per_second: Option<f64>,
     /// Slots that wait for their turn.
     waiting: Vec<usize>,
@@ -113,13 +114,20 @@ impl Openings {
             first,
             began: Instant::now(),
             begun: 0,
+            most: match job.until {
+                _ if options.is_storm => count as u64,
+                // None may be on its way, uncounted, when the last is counted.
+                Until::Counted(most) => most,
+                Until::Elapsed(_) => u64::MAX,
+            },
             per_second: job.pace.per_second,
             waiting: (0..count).rev().collect(),
         })
     }
 
     fn begin_all(&mut self, run: &mut Run<'_, '_>) {
-        while self.due().is_zero()
+        while self.begun < self.most
+            && self.due().is_zero()
             && let Some(slot) = self.waiting.pop()
         {
             self.begun += 1;
@@ -135,9 +143,10 @@ impl Openings {
         })
     }
 
-    fn opening(&self) -> usize {
-        let is_opening = |slot: &&Opening| !slot.client.is_open();
-        self.waiting.len() + self.slots.iter().flatten().filter(is_opening).count()
+    /// Whether all have begun, and none is on its way any more.
+    fn is_done(&self) -> bool {
+        let mut held = self.slots.iter().flatten();
+        self.begun == self.most && held.all(|slot| slot.client.is_open())
     }
 
     fn connect(&mut self, slot: usize, run: &mut Run<'_, '_>) {
