@@ -2,17 +2,17 @@
 //!
 //! They speak just enough WebSocket, on threads and blocking sockets, and share no code with what they deceive.
 
-use std::io::{Read as _, Write as _};
+mod common;
+
+use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
-use std::process::{Command, Output};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use common::{Ended, accept, listen, loadtest, read_frame, read_head, run};
 use loadtest::frame::{self, Opcode};
-use loadtest::handshake;
-use serde_json::Value;
 
 /// What is done to one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,21 +139,13 @@ struct Members {
 
 /// Starts a server; it ends with the test.
 fn start(reach: Reach, plot: Plot) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("ws://{}/", listener.local_addr().unwrap());
-    let server = Arc::new(Server {
+    let server = Server {
         reach,
         plot,
         handshakes: AtomicUsize::new(0),
         members: Mutex::default(),
-    });
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let server = Arc::clone(&server);
-            thread::spawn(move || server.serve(stream.unwrap()));
-        }
-    });
-    url
+    };
+    listen(server, Server::serve)
 }
 
 fn echo_server(lie: Lie, message: usize) -> String {
@@ -182,10 +174,7 @@ fn broadcast_server(lie: Lie, message: usize) -> String {
 
 impl Server {
     fn serve(&self, mut stream: TcpStream) -> Option<()> {
-        let mut head = Vec::new();
-        while handshake::head_len(&head).is_none() {
-            head.push(read::<1>(&mut stream)?[0]);
-        }
+        let head = read_head(&mut stream)?;
         let index = self.handshakes.fetch_add(1, Ordering::Relaxed);
         let Plot {
             lie,
@@ -207,20 +196,19 @@ impl Server {
             told: 0,
             held: None,
         };
-        let acceptance = handshake::response(handshake::field(&head, "Sec-WebSocket-Key")?);
         match self.reach {
             Reach::Sender => {
-                stream.write_all(&acceptance).ok()?;
+                accept(&mut stream, &head)?;
                 loop {
-                    own.tell(&read_message(&mut stream)?);
+                    own.tell(&read_frame(&mut stream)?.1);
                 }
             }
             Reach::Everyone => {
                 // Whoever hears of its acceptance is a member.
                 self.members.lock().unwrap().tellers.push((index, own));
-                stream.write_all(&acceptance).ok()?;
+                accept(&mut stream, &head)?;
                 loop {
-                    let payload = read_message(&mut stream)?;
+                    let (_, payload) = read_frame(&mut stream)?;
                     self.publish(index, &payload);
                 }
             }
@@ -246,98 +234,20 @@ impl Server {
     }
 }
 
-fn read<const LEN: usize>(stream: &mut TcpStream) -> Option<[u8; LEN]> {
-    let mut bytes = [0; LEN];
-    stream.read_exact(&mut bytes).ok()?;
-    Some(bytes)
+/// At least how many latencies of the first kind were as long as this: curves are of points.
+fn latencies_beyond(ended: &Ended, micros: f64) -> f64 {
+    let latency = &ended.report["latencies"][0];
+    let curve = latency["curve"].as_array().unwrap();
+    let below = curve
+        .iter()
+        .map(|point| (point[0].as_f64().unwrap(), point[1].as_f64().unwrap()))
+        .find(|(_, latency)| *latency >= micros)
+        .map_or(1.0, |(quantile, _)| quantile);
+    latency["count"].as_f64().unwrap() * (1.0 - below)
 }
 
-/// A masked, unfragmented message of less than 64 KiB.
-fn read_message(stream: &mut TcpStream) -> Option<Vec<u8>> {
-    let [_, len] = read::<2>(stream)?;
-    let len = match len & 0x7f {
-        126 => u16::from_be_bytes(read::<2>(stream)?).into(),
-        len => usize::from(len),
-    };
-    let mask = read::<4>(stream)?;
-    let mut payload = vec![0; len];
-    stream.read_exact(&mut payload).ok()?;
-    for (byte, key) in payload.iter_mut().zip(mask.iter().cycle()) {
-        *byte ^= key;
-    }
-    Some(payload)
-}
-
-fn loadtest(command: &str, url: &str, arguments: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_loadtest"))
-        .args([command, url, "--quiet"])
-        .args(arguments.split_ascii_whitespace())
-        .output()
-        .unwrap()
-}
-
-struct Ended {
-    status: Option<i32>,
-    report: Value,
-}
-
-/// Runs a short load.
-fn run(command: &str, url: &str, arguments: &str) -> Ended {
-    let json = std::env::temp_dir().join(format!(
-        "loadtest-lies-{}-{:?}.json",
-        std::process::id(),
-        thread::current().id()
-    ));
-    let duration = if arguments.contains("--duration") {
-        ""
-    } else {
-        "--duration 600ms"
-    };
-    let arguments = format!(
-        "--warmup 0s {duration} --json {} {arguments}",
-        json.display()
-    );
-    let output = loadtest(command, url, &arguments);
-    let report = std::fs::read_to_string(&json)
-        .unwrap_or_else(|_| panic!("no report: {}", String::from_utf8_lossy(&output.stderr)));
-    std::fs::remove_file(&json).unwrap();
-    Ended {
-        status: output.status.code(),
-        report: serde_json::from_str(&report).unwrap(),
-    }
-}
-
-impl Ended {
-    /// The run failed with these failures and no others.
-    fn expect(&self, failures: &[(&str, u64)]) {
-        let expected: serde_json::Map<_, _> = failures
-            .iter()
-            .map(|(kind, count)| ((*kind).to_owned(), (*count).into()))
-            .collect();
-        assert_eq!(
-            self.report["failures"]["counts"],
-            Value::Object(expected),
-            "{}",
-            self.report["failures"]
-        );
-        assert_eq!(self.status, Some(i32::from(!failures.is_empty())));
-    }
-
-    /// At least how many latencies of the first kind were as long as this: curves are of points.
-    fn latencies_beyond(&self, micros: f64) -> f64 {
-        let latency = &self.report["latencies"][0];
-        let curve = latency["curve"].as_array().unwrap();
-        let below = curve
-            .iter()
-            .map(|point| (point[0].as_f64().unwrap(), point[1].as_f64().unwrap()))
-            .find(|(_, latency)| *latency >= micros)
-            .map_or(1.0, |(quantile, _)| quantile);
-        latency["count"].as_f64().unwrap() * (1.0 - below)
-    }
-
-    fn longest(&self) -> f64 {
-        self.report["latencies"][0]["max"].as_f64().unwrap()
-    }
+fn longest(ended: &Ended) -> f64 {
+    ended.report["latencies"][0]["max"].as_f64().unwrap()
 }
 
 const LATER: Lie = Lie::Delay(Duration::from_millis(300));
@@ -454,8 +364,8 @@ const STALLED: f64 = 50.0;
 fn open_loop_counts_everyone_who_waits_for_a_stall() {
     let url = echo_server(LATER, 50);
     let ended = run("echo", &url, "--connections 1 --rate 500");
-    assert!(ended.longest() >= 300e3, "{:#}", ended.report["latencies"]);
-    let beyond = ended.latencies_beyond(200e3);
+    assert!(longest(&ended) >= 300e3, "{:#}", ended.report["latencies"]);
+    let beyond = latencies_beyond(&ended, 200e3);
     assert!(
         beyond >= STALLED * 0.6,
         "{beyond}: {:#}",
@@ -468,7 +378,7 @@ fn open_loop_counts_everyone_who_waits_for_a_stall() {
         &broadcast_server(LATER, 50),
         "--subscribers 2 --rate 500",
     );
-    let (beyond, members) = (ended.latencies_beyond(200e3), 3.0);
+    let (beyond, members) = (latencies_beyond(&ended, 200e3), 3.0);
     assert!(
         beyond >= members * STALLED * 0.6,
         "{beyond}: {:#}",
@@ -483,9 +393,9 @@ fn closed_loop_shows_a_stall_to_those_in_flight_only() {
         &echo_server(LATER, 50),
         "--connections 1 --in-flight 4",
     );
-    assert!(ended.longest() >= 300e3, "{:#}", ended.report["latencies"]);
+    assert!(longest(&ended) >= 300e3, "{:#}", ended.report["latencies"]);
     let ended = run("broadcast", &broadcast_server(LATER, 50), "--subscribers 2");
-    assert!(ended.longest() >= 300e3, "{:#}", ended.report["latencies"]);
+    assert!(longest(&ended) >= 300e3, "{:#}", ended.report["latencies"]);
 }
 
 #[test]
