@@ -21,7 +21,7 @@ struct Hub {
 }
 
 /// A socket that took nothing for so long belongs to somebody who does not read.
-const SLOW: Duration = Duration::from_millis(100);
+const SLOW: Duration = Duration::from_millis(500);
 /// Less than Linux gives: it fills sooner.
 const SEND_BUFFER: usize = 128 * 1024;
 

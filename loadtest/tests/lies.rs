@@ -92,7 +92,10 @@ impl Teller {
                 self.held = Some(bytes);
                 return;
             }
-            Lie::Repeat => bytes.extend(bytes.clone()),
+            Lie::Repeat => {
+                self.write(&bytes);
+                thread::sleep(Duration::from_millis(20)); // By then the client has sent its next.
+            }
             Lie::Corrupt(before_end) => {
                 let at = bytes.len() - 1 - before_end;
                 bytes[at] ^= 1;
@@ -283,7 +286,7 @@ fn echo_that_is_verified_finds_every_lie() {
             (Lie::ReservedBit, "protocol"),
             (Lie::Close, "closed"),
         ] {
-            let url = echo_server(lie, 50);
+            let url = echo_server(lie, 5);
             let ended = run("echo", &url, &format!("{VERIFIED} {arguments}"));
             let failures = &ended.report["failures"];
             assert_eq!(failures["counts"][failure], 1, "{lie:?}: {failures}");
@@ -296,14 +299,18 @@ fn echo_that_is_verified_finds_every_lie() {
 #[test]
 fn echo_that_counts_finds_what_changes_the_count() {
     let arguments = "--connections 3 --in-flight 8";
-    let ended = run("echo", &echo_server(Lie::Drop, 50), arguments);
+    let ended = run("echo", &echo_server(Lie::Drop, 5), arguments);
     ended.expect(&[("unanswered", 1)]);
 
-    let ended = run("echo", &echo_server(Lie::Repeat, 50), arguments);
-    assert_eq!(ended.report["failures"]["counts"]["surplus"], 1);
-    assert_eq!(ended.status, Some(1));
+    for in_flight in ["--in-flight 8", "--in-flight 1", "--rate 2000"] {
+        let arguments = format!("--connections 3 {in_flight}");
+        let ended = run("echo", &echo_server(Lie::Repeat, 5), &arguments);
+        let failures = &ended.report["failures"];
+        assert_eq!(failures["counts"]["surplus"], 1, "{in_flight}: {failures}");
+        assert_eq!(ended.status, Some(1));
+    }
 
-    let ended = run("echo", &echo_server(Lie::Close, 50), arguments);
+    let ended = run("echo", &echo_server(Lie::Close, 5), arguments);
     assert_eq!(ended.report["failures"]["counts"]["closed"], 1);
     assert_eq!(ended.status, Some(1));
 }
@@ -324,11 +331,11 @@ fn broadcast_tells_lies_apart() {
             (Lie::ReservedBit, "protocol"),
             (Lie::Close, "closed"),
         ] {
-            let ended = of_subscriber_1(lie, 50, loop_arguments);
+            let ended = of_subscriber_1(lie, 5, loop_arguments);
             ended.expect(&[(failure, 1)]);
         }
         let arguments = format!("--verify {loop_arguments}");
-        of_subscriber_1(Lie::Corrupt(0), 50, &arguments).expect(&[("corrupt", 1)]);
+        of_subscriber_1(Lie::Corrupt(0), 5, &arguments).expect(&[("corrupt", 1)]);
         // The first fillers are compared in any case.
         of_subscriber_1(Lie::Corrupt(0), 0, loop_arguments).expect(&[("corrupt", 1)]);
     }
@@ -338,7 +345,7 @@ fn broadcast_tells_lies_apart() {
 fn broadcast_finds_lies_between_processes() {
     // The publisher is in the first process with half of the subscribers.
     for (lie, failure) in [(Lie::Drop, "gap"), (Lie::Swap, "order")] {
-        let url = broadcast_server(lie, 50);
+        let url = broadcast_server(lie, 5);
         run("broadcast", &url, "--subscribers 4 --processes 2").expect(&[(failure, 1)]);
     }
 }
@@ -363,7 +370,7 @@ const STALLED: f64 = 50.0;
 #[test]
 fn open_loop_counts_everyone_who_waits_for_a_stall() {
     let url = echo_server(LATER, 50);
-    let ended = run("echo", &url, "--connections 1 --rate 500");
+    let ended = run("echo", &url, "--connections 1 --rate 500 --duration 1s");
     assert!(longest(&ended) >= 300e3, "{:#}", ended.report["latencies"]);
     let beyond = latencies_beyond(&ended, 200e3);
     assert!(
@@ -376,7 +383,7 @@ fn open_loop_counts_everyone_who_waits_for_a_stall() {
     let ended = run(
         "broadcast",
         &broadcast_server(LATER, 50),
-        "--subscribers 2 --rate 500",
+        "--subscribers 2 --rate 500 --duration 1s",
     );
     let (beyond, members) = (latencies_beyond(&ended, 200e3), 3.0);
     assert!(
@@ -390,11 +397,15 @@ fn open_loop_counts_everyone_who_waits_for_a_stall() {
 fn closed_loop_shows_a_stall_to_those_in_flight_only() {
     let ended = run(
         "echo",
-        &echo_server(LATER, 50),
-        "--connections 1 --in-flight 4",
+        &echo_server(LATER, 5),
+        "--connections 1 --in-flight 4 --duration 1s",
     );
     assert!(longest(&ended) >= 300e3, "{:#}", ended.report["latencies"]);
-    let ended = run("broadcast", &broadcast_server(LATER, 50), "--subscribers 2");
+    let ended = run(
+        "broadcast",
+        &broadcast_server(LATER, 5),
+        "--subscribers 2 --duration 1s",
+    );
     assert!(longest(&ended) >= 300e3, "{:#}", ended.report["latencies"]);
 }
 
@@ -472,7 +483,7 @@ fn absent_server_is_one_line_and_status_2() {
 #[test]
 fn allowed_errors_are_told_and_forgiven() {
     for (allowed, status) in [(0, 1), (1, 0)] {
-        let url = broadcast_server(Lie::Drop, 50);
+        let url = broadcast_server(Lie::Drop, 5);
         let arguments = format!("--subscribers 4 --allow-errors {allowed}");
         let ended = run("broadcast", &url, &arguments);
         assert_eq!(ended.report["failures"]["counts"]["gap"], 1);

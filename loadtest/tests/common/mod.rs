@@ -34,7 +34,7 @@ pub(crate) fn run(command: &str, url: &str, arguments: &str) -> Ended {
     let duration = if arguments.contains("--duration") {
         ""
     } else {
-        "--duration 600ms"
+        "--duration 400ms"
     };
     let arguments = format!(
         "--warmup 0s {duration} --json {} {arguments}",
