@@ -2,17 +2,17 @@
 //!
 //! They speak just enough WebSocket, on threads and blocking sockets, and share no code with what they deceive.
 
-use std::io::{Read as _, Write as _};
+mod common;
+
+use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
-use std::process::{Command, Output};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use common::{Ended, accept, listen, loadtest, read_frame, read_head, run};
 use loadtest::frame::{self, Opcode};
-use loadtest::handshake;
-use serde_json::Value;
 
 /// What is done to one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +92,10 @@ impl Teller {
                 self.held = Some(bytes);
                 return;
             }
-            Lie::Repeat => bytes.extend(bytes.clone()),
+            Lie::Repeat => {
+                self.write(&bytes);
+                thread::sleep(Duration::from_millis(20)); // By then the client has sent its next.
+            }
             Lie::Corrupt(before_end) => {
                 let at = bytes.len() - 1 - before_end;
                 bytes[at] ^= 1;
@@ -139,21 +142,13 @@ struct Members {
 
 /// Starts a server; it ends with the test.
 fn start(reach: Reach, plot: Plot) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("ws://{}/", listener.local_addr().unwrap());
-    let server = Arc::new(Server {
+    let server = Server {
         reach,
         plot,
         handshakes: AtomicUsize::new(0),
         members: Mutex::default(),
-    });
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let server = Arc::clone(&server);
-            thread::spawn(move || server.serve(stream.unwrap()));
-        }
-    });
-    url
+    };
+    listen(server, Server::serve)
 }
 
 fn echo_server(lie: Lie, message: usize) -> String {
@@ -182,10 +177,7 @@ fn broadcast_server(lie: Lie, message: usize) -> String {
 
 impl Server {
     fn serve(&self, mut stream: TcpStream) -> Option<()> {
-        let mut head = Vec::new();
-        while handshake::head_len(&head).is_none() {
-            head.push(read::<1>(&mut stream)?[0]);
-        }
+        let head = read_head(&mut stream)?;
         let index = self.handshakes.fetch_add(1, Ordering::Relaxed);
         let Plot {
             lie,
@@ -207,20 +199,19 @@ impl Server {
             told: 0,
             held: None,
         };
-        let acceptance = handshake::response(handshake::field(&head, "Sec-WebSocket-Key")?);
         match self.reach {
             Reach::Sender => {
-                stream.write_all(&acceptance).ok()?;
+                accept(&mut stream, &head)?;
                 loop {
-                    own.tell(&read_message(&mut stream)?);
+                    own.tell(&read_frame(&mut stream)?.1);
                 }
             }
             Reach::Everyone => {
                 // Whoever hears of its acceptance is a member.
                 self.members.lock().unwrap().tellers.push((index, own));
-                stream.write_all(&acceptance).ok()?;
+                accept(&mut stream, &head)?;
                 loop {
-                    let payload = read_message(&mut stream)?;
+                    let (_, payload) = read_frame(&mut stream)?;
                     self.publish(index, &payload);
                 }
             }
@@ -246,98 +237,20 @@ impl Server {
     }
 }
 
-fn read<const LEN: usize>(stream: &mut TcpStream) -> Option<[u8; LEN]> {
-    let mut bytes = [0; LEN];
-    stream.read_exact(&mut bytes).ok()?;
-    Some(bytes)
+/// At least how many latencies of the first kind were as long as this: curves are of points.
+fn latencies_beyond(ended: &Ended, micros: f64) -> f64 {
+    let latency = &ended.report["latencies"][0];
+    let curve = latency["curve"].as_array().unwrap();
+    let below = curve
+        .iter()
+        .map(|point| (point[0].as_f64().unwrap(), point[1].as_f64().unwrap()))
+        .find(|(_, latency)| *latency >= micros)
+        .map_or(1.0, |(quantile, _)| quantile);
+    latency["count"].as_f64().unwrap() * (1.0 - below)
 }
 
-/// A masked, unfragmented message of less than 64 KiB.
-fn read_message(stream: &mut TcpStream) -> Option<Vec<u8>> {
-    let [_, len] = read::<2>(stream)?;
-    let len = match len & 0x7f {
-        126 => u16::from_be_bytes(read::<2>(stream)?).into(),
-        len => usize::from(len),
-    };
-    let mask = read::<4>(stream)?;
-    let mut payload = vec![0; len];
-    stream.read_exact(&mut payload).ok()?;
-    for (byte, key) in payload.iter_mut().zip(mask.iter().cycle()) {
-        *byte ^= key;
-    }
-    Some(payload)
-}
-
-fn loadtest(command: &str, url: &str, arguments: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_loadtest"))
-        .args([command, url, "--quiet"])
-        .args(arguments.split_ascii_whitespace())
-        .output()
-        .unwrap()
-}
-
-struct Ended {
-    status: Option<i32>,
-    report: Value,
-}
-
-/// Runs a short load.
-fn run(command: &str, url: &str, arguments: &str) -> Ended {
-    let json = std::env::temp_dir().join(format!(
-        "loadtest-lies-{}-{:?}.json",
-        std::process::id(),
-        thread::current().id()
-    ));
-    let duration = if arguments.contains("--duration") {
-        ""
-    } else {
-        "--duration 600ms"
-    };
-    let arguments = format!(
-        "--warmup 0s {duration} --json {} {arguments}",
-        json.display()
-    );
-    let output = loadtest(command, url, &arguments);
-    let report = std::fs::read_to_string(&json)
-        .unwrap_or_else(|_| panic!("no report: {}", String::from_utf8_lossy(&output.stderr)));
-    std::fs::remove_file(&json).unwrap();
-    Ended {
-        status: output.status.code(),
-        report: serde_json::from_str(&report).unwrap(),
-    }
-}
-
-impl Ended {
-    /// The run failed with these failures and no others.
-    fn expect(&self, failures: &[(&str, u64)]) {
-        let expected: serde_json::Map<_, _> = failures
-            .iter()
-            .map(|(kind, count)| ((*kind).to_owned(), (*count).into()))
-            .collect();
-        assert_eq!(
-            self.report["failures"]["counts"],
-            Value::Object(expected),
-            "{}",
-            self.report["failures"]
-        );
-        assert_eq!(self.status, Some(i32::from(!failures.is_empty())));
-    }
-
-    /// At least how many latencies of the first kind were as long as this: curves are of points.
-    fn latencies_beyond(&self, micros: f64) -> f64 {
-        let latency = &self.report["latencies"][0];
-        let curve = latency["curve"].as_array().unwrap();
-        let below = curve
-            .iter()
-            .map(|point| (point[0].as_f64().unwrap(), point[1].as_f64().unwrap()))
-            .find(|(_, latency)| *latency >= micros)
-            .map_or(1.0, |(quantile, _)| quantile);
-        latency["count"].as_f64().unwrap() * (1.0 - below)
-    }
-
-    fn longest(&self) -> f64 {
-        self.report["latencies"][0]["max"].as_f64().unwrap()
-    }
+fn longest(ended: &Ended) -> f64 {
+    ended.report["latencies"][0]["max"].as_f64().unwrap()
 }
 
 const LATER: Lie = Lie::Delay(Duration::from_millis(300));
@@ -373,7 +286,7 @@ fn echo_that_is_verified_finds_every_lie() {
             (Lie::ReservedBit, "protocol"),
             (Lie::Close, "closed"),
         ] {
-            let url = echo_server(lie, 50);
+            let url = echo_server(lie, 5);
             let ended = run("echo", &url, &format!("{VERIFIED} {arguments}"));
             let failures = &ended.report["failures"];
             assert_eq!(failures["counts"][failure], 1, "{lie:?}: {failures}");
@@ -386,14 +299,18 @@ fn echo_that_is_verified_finds_every_lie() {
 #[test]
 fn echo_that_counts_finds_what_changes_the_count() {
     let arguments = "--connections 3 --in-flight 8";
-    let ended = run("echo", &echo_server(Lie::Drop, 50), arguments);
+    let ended = run("echo", &echo_server(Lie::Drop, 5), arguments);
     ended.expect(&[("unanswered", 1)]);
 
-    let ended = run("echo", &echo_server(Lie::Repeat, 50), arguments);
-    assert_eq!(ended.report["failures"]["counts"]["surplus"], 1);
-    assert_eq!(ended.status, Some(1));
+    for in_flight in ["--in-flight 8", "--in-flight 1", "--rate 2000"] {
+        let arguments = format!("--connections 3 {in_flight}");
+        let ended = run("echo", &echo_server(Lie::Repeat, 5), &arguments);
+        let failures = &ended.report["failures"];
+        assert_eq!(failures["counts"]["surplus"], 1, "{in_flight}: {failures}");
+        assert_eq!(ended.status, Some(1));
+    }
 
-    let ended = run("echo", &echo_server(Lie::Close, 50), arguments);
+    let ended = run("echo", &echo_server(Lie::Close, 5), arguments);
     assert_eq!(ended.report["failures"]["counts"]["closed"], 1);
     assert_eq!(ended.status, Some(1));
 }
@@ -414,11 +331,11 @@ fn broadcast_tells_lies_apart() {
             (Lie::ReservedBit, "protocol"),
             (Lie::Close, "closed"),
         ] {
-            let ended = of_subscriber_1(lie, 50, loop_arguments);
+            let ended = of_subscriber_1(lie, 5, loop_arguments);
             ended.expect(&[(failure, 1)]);
         }
         let arguments = format!("--verify {loop_arguments}");
-        of_subscriber_1(Lie::Corrupt(0), 50, &arguments).expect(&[("corrupt", 1)]);
+        of_subscriber_1(Lie::Corrupt(0), 5, &arguments).expect(&[("corrupt", 1)]);
         // The first fillers are compared in any case.
         of_subscriber_1(Lie::Corrupt(0), 0, loop_arguments).expect(&[("corrupt", 1)]);
     }
@@ -428,7 +345,7 @@ fn broadcast_tells_lies_apart() {
 fn broadcast_finds_lies_between_processes() {
     // The publisher is in the first process with half of the subscribers.
     for (lie, failure) in [(Lie::Drop, "gap"), (Lie::Swap, "order")] {
-        let url = broadcast_server(lie, 50);
+        let url = broadcast_server(lie, 5);
         run("broadcast", &url, "--subscribers 4 --processes 2").expect(&[(failure, 1)]);
     }
 }
@@ -453,9 +370,9 @@ const STALLED: f64 = 50.0;
 #[test]
 fn open_loop_counts_everyone_who_waits_for_a_stall() {
     let url = echo_server(LATER, 50);
-    let ended = run("echo", &url, "--connections 1 --rate 500");
-    assert!(ended.longest() >= 300e3, "{:#}", ended.report["latencies"]);
-    let beyond = ended.latencies_beyond(200e3);
+    let ended = run("echo", &url, "--connections 1 --rate 500 --duration 1s");
+    assert!(longest(&ended) >= 300e3, "{:#}", ended.report["latencies"]);
+    let beyond = latencies_beyond(&ended, 200e3);
     assert!(
         beyond >= STALLED * 0.6,
         "{beyond}: {:#}",
@@ -466,9 +383,9 @@ fn open_loop_counts_everyone_who_waits_for_a_stall() {
     let ended = run(
         "broadcast",
         &broadcast_server(LATER, 50),
-        "--subscribers 2 --rate 500",
+        "--subscribers 2 --rate 500 --duration 1s",
     );
-    let (beyond, members) = (ended.latencies_beyond(200e3), 3.0);
+    let (beyond, members) = (latencies_beyond(&ended, 200e3), 3.0);
     assert!(
         beyond >= members * STALLED * 0.6,
         "{beyond}: {:#}",
@@ -480,12 +397,16 @@ fn open_loop_counts_everyone_who_waits_for_a_stall() {
 fn closed_loop_shows_a_stall_to_those_in_flight_only() {
     let ended = run(
         "echo",
-        &echo_server(LATER, 50),
-        "--connections 1 --in-flight 4",
+        &echo_server(LATER, 5),
+        "--connections 1 --in-flight 4 --duration 1s",
     );
-    assert!(ended.longest() >= 300e3, "{:#}", ended.report["latencies"]);
-    let ended = run("broadcast", &broadcast_server(LATER, 50), "--subscribers 2");
-    assert!(ended.longest() >= 300e3, "{:#}", ended.report["latencies"]);
+    assert!(longest(&ended) >= 300e3, "{:#}", ended.report["latencies"]);
+    let ended = run(
+        "broadcast",
+        &broadcast_server(LATER, 5),
+        "--subscribers 2 --duration 1s",
+    );
+    assert!(longest(&ended) >= 300e3, "{:#}", ended.report["latencies"]);
 }
 
 #[test]
@@ -562,7 +483,7 @@ fn absent_server_is_one_line_and_status_2() {
 #[test]
 fn allowed_errors_are_told_and_forgiven() {
     for (allowed, status) in [(0, 1), (1, 0)] {
-        let url = broadcast_server(Lie::Drop, 50);
+        let url = broadcast_server(Lie::Drop, 5);
         let arguments = format!("--subscribers 4 --allow-errors {allowed}");
         let ended = run("broadcast", &url, &arguments);
         assert_eq!(ended.report["failures"]["counts"]["gap"], 1);

@@ -72,6 +72,8 @@ const SAMPLE_EVERY: u64 = 1000;
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// Messages of a schedule that are sent in one turn: one that is too fast for anybody still ends in time.
 const MOST_AT_ONCE: usize = 1 << 16;
+/// How long replies are awaited that answer nothing.
+const SURPLUS_ANSWERS: Duration = Duration::from_millis(50);
 /// Room for prebuilt frames of all connections of a process.
 const ALL_FRAMES: usize = 1 << 30;
 /// Prebuilt frames of one connection: repeated if more are in flight.
@@ -252,6 +254,10 @@ impl Load {
                 last_answer = Instant::now();
             }
         };
+        if unanswered == 0 {
+            // A reply too many shows only now, where each message was taken to be answered by the one before.
+            self.turn(SURPLUS_ANSWERS, events, run)?;
+        }
         if unanswered > 0 {
             run.failures.add_many(
                 Failure::Unanswered,

@@ -79,7 +79,7 @@ pub fn run(options: &Options, job: &Job, line: &mut Line<'_>) -> Result<Outcome,
         counted
     };
     load.count_missing(&mut run);
-    load.look_after_stalled();
+    load.wake_stalled(&mut events)?;
     Ok(Outcome {
         counted: vec![
             Counted::new("deliveries", "delivery", deliveries),
@@ -139,8 +139,8 @@ impl<'o> Load<'o> {
                 payloads: Payloads::new(options.size),
                 reached: Reached::new(options.publishers),
                 check: options.check,
-                publishers: options.publishers,
-                topics: options.topics,
+                publishers: options.publishers as u32,
+                topics: options.topics as u32,
             },
             schedule: None,
             is_publishing: true,
@@ -602,13 +602,31 @@ impl<'o> Load<'o> {
     }
 
     /// Counts the stalled whose connection is over behind what they did not read.
-    fn look_after_stalled(&mut self) {
+    fn wake_stalled(&mut self, events: &mut Events) -> Result<(), Error> {
+        let is_stalled =
+            |member: &Option<Box<Member>>| member.as_ref().is_some_and(|member| member.is_stalled);
         for place in 0..self.members.len() {
-            let is_over =
-                |member: &mut Box<Member>| member.is_stalled && stalled::is_over(&member.client);
-            let buried = self.members[place].take_if(is_over);
-            self.stalled_closed += u64::from(buried.is_some());
+            if let Some(member) = self.members[place].as_ref().filter(|it| it.is_stalled) {
+                stalled::wake(&member.client, Token(place), &self.poll)?;
+            }
         }
+        let deadline = Instant::now() + LAST_MESSAGES;
+        while self.members.iter().any(is_stalled) && Instant::now() < deadline {
+            wait(&mut self.poll, events, QUIET)?;
+            if events.is_empty() {
+                break;
+            }
+            for readiness in events.iter() {
+                let Some(member) = self.members.get_mut(readiness.token().0) else {
+                    continue;
+                };
+                let is_over = |member: &mut Box<Member>| {
+                    member.is_stalled && stalled::is_over(&member.client)
+                };
+                self.stalled_closed += u64::from(member.take_if(is_over).is_some());
+            }
+        }
+        Ok(())
     }
 
     fn figures(&self) -> Vec<Figure> {

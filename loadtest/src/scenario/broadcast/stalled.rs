@@ -6,26 +6,27 @@ use mio::event::Event as Readiness;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
 use rustix::net::RecvFlags;
-use socket2::SockRef;
 
 use crate::client::{Client, Fault};
 use crate::failure::{Error, Failure};
 
-/// The kernel makes at least 2 KiB of it: stalled subscribers stall early.
-const STALLED_BUFFER: usize = 1024;
-
 /// From now on nobody reads there, and nobody is woken by what comes: only by its end.
+///
+/// The receive buffer stays as it is, which holds 64 KiB or so until somebody reads. From a smaller one nobody
+/// would see in the end what is behind it: TCP does not send into windows much smaller than its segments.
 pub(super) fn stall(client: &Client, token: Token, poll: &Poll) -> Result<(), Error> {
-    let stream = client.stream();
-    SockRef::from(stream)
-        .set_recv_buffer_size(STALLED_BUFFER)
-        .map_err(Error::local("a small receive buffer"))?;
+    listen(client, token, poll, Interest::WRITABLE)
+}
+
+/// From now on what comes is told again.
+pub(super) fn wake(client: &Client, token: Token, poll: &Poll) -> Result<(), Error> {
+    listen(client, token, poll, Interest::READABLE)
+}
+
+fn listen(client: &Client, token: Token, poll: &Poll, to: Interest) -> Result<(), Error> {
+    let descriptor = client.stream().as_raw_fd();
     poll.registry()
-        .reregister(
-            &mut SourceFd(&stream.as_raw_fd()),
-            token,
-            Interest::WRITABLE,
-        )
+        .reregister(&mut SourceFd(&descriptor), token, to)
         .map_err(Error::local("epoll"))
 }
 
