@@ -41,13 +41,13 @@ pub trait Watch {
 }
 
 /// From a server's start to its first message.
-const START: Duration = Duration::from_millis(450);
+const START: Duration = Duration::from_millis(200);
 /// From one open connection to the next.
 const OPENING: Duration = Duration::from_micros(100);
 /// Until memory has come to rest, twice.
 const COMING_TO_REST: Duration = Duration::from_secs(4);
 /// A check of one service.
-const CHECK: Duration = Duration::from_millis(1200);
+const CHECK: Duration = Duration::from_millis(900);
 
 impl Race {
     /// Says how long it will take, if every server passes its checks.
