@@ -209,10 +209,13 @@ impl<'r> Course<'r> {
         let (mut round, mut repeats) = (1, 0);
         while round <= self.race.rounds && !running.is_empty() {
             if !self.has_time_for(cell, running.len()) {
-                watch.note(&format!(
-                    "{cell}: no time for round {round} of {}",
-                    self.race.rounds
-                ));
+                let skipped = Skipped {
+                    name: "every server".to_owned(),
+                    from: format!("round {round} of {cell} and later ones"),
+                    reason: "time was up".to_owned(),
+                };
+                watch.skipped(&skipped);
+                self.record.head.skipped.push(skipped);
                 return;
             }
             let measured = self.measure_round(cell, round, &running, watch);
