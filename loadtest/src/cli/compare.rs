@@ -26,6 +26,9 @@ pub(super) struct Compare {
     /// Only this peer, beside limit and stentor; may be repeated
     #[arg(long, value_name = "NAME")]
     peer: Vec<String>,
+    /// Only limit and stentor
+    #[arg(long, conflicts_with_all = ["peer", "peers"])]
+    no_peers: bool,
     /// Not this server; may be repeated
     #[arg(long, value_name = "NAME")]
     without: Vec<String>,
@@ -90,6 +93,9 @@ impl Compare {
         if let Some(file) = &self.from {
             return self.show_again(file);
         }
+        if let Some(document) = &self.docs {
+            document::require_place(document)?;
+        }
         let (contestants, skipped) = self.contestants()?;
         let race = self.race(cells, contestants)?;
         let (mut progress, head) = (Progress::new(&race, self.csv()), Self::head(&race, skipped));
@@ -97,6 +103,7 @@ impl Compare {
             progress.skipped(skipped);
         }
         progress.announce(&race);
+        print!("{head}");
         let record = race.run(head, &mut progress);
         progress.end()?;
         self.publish(&record)?;
@@ -173,6 +180,9 @@ impl Compare {
 
     /// Those of the list; a list that nobody named may be missing.
     fn peers(&self) -> Result<Vec<Contestant>, Error> {
+        if self.no_peers {
+            return Ok(Vec::new());
+        }
         if let Some(manifest) = &self.peers {
             return contestant::peers(manifest);
         }
@@ -221,14 +231,7 @@ impl Compare {
             processes,
             ..
         } = race.bench;
-        let rounds = match race.rounds {
-            1 => "1 round".to_owned(),
-            rounds => format!("{rounds} rounds"),
-        };
-        let processes = match processes {
-            1 => "1 process".to_owned(),
-            processes => format!("{processes} processes"),
-        };
+        let (rounds, processes) = (Many(race.rounds, "round"), Many(processes, "process"));
         let core = match race.bench.server_core {
             Some(core) => format!("the server on core {core}, the load on the others"),
             None => "server and load on the only core".to_owned(),
@@ -236,7 +239,7 @@ impl Compare {
         Head {
             setting: Setting::here(),
             method: format!(
-                "Medians of {rounds} at most, in each of which every server is measured once, fresh, for {duration:?} \
+                "Medians of up to {rounds}, in each of which every server is measured once, fresh, for {duration:?} \
                  after {warmup:?} of load; {core}, made by {processes}. Everything over loopback, no compression."
             ),
             server: race
@@ -315,11 +318,11 @@ impl Progress {
         if cfg!(debug_assertions) {
             self.say("this is a debug build: its figures say nothing");
         }
-        let servers = race.contestants.len();
-        let cells = race.cells.len();
         self.say(&format!(
-            "{cells} cells × {servers} servers × {} rounds of {:?}: about {}",
-            race.rounds,
+            "{} × {} × {} of {:?}: about {}",
+            Many(race.cells.len(), "cell"),
+            Many(race.contestants.len(), "server"),
+            Many(race.rounds, "round"),
             race.bench.duration,
             Minutes(race.estimate())
         ));
@@ -407,6 +410,21 @@ impl Watch for Progress {
             self.failed.get_or_insert(error);
         }
         self.last = Some(record.clone());
+    }
+}
+
+/// So many, with the plural.
+struct Many(usize, &'static str);
+
+impl fmt::Display for Many {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Many(count, thing) = self;
+        let plural = match count {
+            1 => "",
+            _ if thing.ends_with('s') => "es",
+            _ => "s",
+        };
+        write!(f, "{count} {thing}{plural}")
     }
 }
 

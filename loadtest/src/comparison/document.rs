@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::cell::{Cell, Group};
 use super::plots;
-use super::record::Record;
+use super::record::{Head, Record};
 use super::tables::Tables;
 use crate::failure::Error;
 
@@ -35,19 +35,26 @@ impl<'a> Chapter<'a> {
     }
 }
 
+/// Whether there is a place for a comparison in a document: nobody wants to learn that when all is measured.
+///
+/// # Errors
+///
+/// If the document has no marks, or cannot be read.
+pub fn require_place(document: &Path) -> Result<(), Error> {
+    into(document, "").map(drop)
+}
+
 /// Puts a comparison into a document, in place of what was between the marks, and its plots beside it.
 ///
 /// # Errors
 ///
 /// If the document has no marks, or a file cannot be read or written.
 pub fn publish(record: &Record, document: &Path) -> Result<(), Error> {
-    let text = fs::read_to_string(document).map_err(Error::local(document.display()))?;
     let chapter = Chapter {
         record,
         has_plots: true,
     };
-    let text = replaced(&text, &chapter.to_string())
-        .ok_or_else(|| Error::Local(format!("{}: no {BEGIN} … {END}", document.display())))?;
+    let text = into(document, &chapter.to_string())?;
     let folder = document.parent().unwrap_or(Path::new(".")).join(PLOTS);
     fs::create_dir_all(&folder).map_err(Error::local(folder.display()))?;
     for picture in plots::of(record) {
@@ -55,6 +62,12 @@ pub fn publish(record: &Record, document: &Path) -> Result<(), Error> {
         fs::write(&path, picture.svg).map_err(Error::local(path.display()))?;
     }
     fs::write(document, text).map_err(Error::local(document.display()))
+}
+
+fn into(document: &Path, chapter: &str) -> Result<String, Error> {
+    let text = fs::read_to_string(document).map_err(Error::local(document.display()))?;
+    let wrong = || Error::Local(format!("{}: no {BEGIN} … {END}", document.display()));
+    replaced(&text, chapter).ok_or_else(wrong)
 }
 
 /// A document with another chapter between the marks, if it has them.
@@ -69,8 +82,7 @@ fn replaced(document: &str, chapter: &str) -> Option<String> {
 
 impl fmt::Display for Chapter<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.write_setting(f)?;
-        self.write_servers(f)?;
+        self.record.head.fmt(f)?;
         for group in self.groups() {
             let tables = Tables::of(self.record, group);
             writeln!(f, "### {}\n", tables.heading())?;
@@ -93,9 +105,19 @@ impl Chapter<'_> {
         groups.dedup();
         groups
     }
+}
 
+/// What stands before the tables: where and how it was measured, and who was.
+impl fmt::Display for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_setting(f)?;
+        self.write_servers(f)
+    }
+}
+
+impl Head {
     fn write_setting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let setting = &self.record.head.setting;
+        let setting = &self.setting;
         let commit = match &*setting.commit {
             "" => "unknown",
             commit => commit,
@@ -105,7 +127,7 @@ impl Chapter<'_> {
             "{}, {}, {}, commit {commit}:\n\n```sh\n{}\n```\n",
             setting.date, setting.machine, setting.kernel, setting.command
         )?;
-        writeln!(f, "{}\n", self.record.head.method)
+        writeln!(f, "{}\n", self.method)
     }
 
     fn write_servers(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -114,7 +136,7 @@ impl Chapter<'_> {
             "| server | version | language | checks of what clients send | to know |\n\
              | --- | --- | --- | --- | --- |"
         )?;
-        for about in &self.record.head.server {
+        for about in &self.server {
             let [name, version, language, checks, note] = [
                 &about.name,
                 &about.version,
@@ -126,11 +148,11 @@ impl Chapter<'_> {
             writeln!(f, "| {name} | {version} | {language} | {checks} | {note} |")?;
         }
         writeln!(f)?;
-        for skipped in &self.record.head.skipped {
+        for skipped in &self.skipped {
             let (name, from, reason) = (&skipped.name, &skipped.from, &skipped.reason);
             writeln!(f, "- Left out of {from}: {name}: {reason}.")?;
         }
-        if !self.record.head.skipped.is_empty() {
+        if !self.skipped.is_empty() {
             writeln!(f)?;
         }
         Ok(())

@@ -41,13 +41,13 @@ pub trait Watch {
 }
 
 /// From a server's start to its first message.
-const START: Duration = Duration::from_millis(450);
+const START: Duration = Duration::from_millis(200);
 /// From one open connection to the next.
 const OPENING: Duration = Duration::from_micros(100);
 /// Until memory has come to rest, twice.
 const COMING_TO_REST: Duration = Duration::from_secs(4);
 /// A check of one service.
-const CHECK: Duration = Duration::from_millis(1200);
+const CHECK: Duration = Duration::from_millis(900);
 
 impl Race {
     /// Says how long it will take, if every server passes its checks.
@@ -209,10 +209,13 @@ impl<'r> Course<'r> {
         let (mut round, mut repeats) = (1, 0);
         while round <= self.race.rounds && !running.is_empty() {
             if !self.has_time_for(cell, running.len()) {
-                watch.note(&format!(
-                    "{cell}: no time for round {round} of {}",
-                    self.race.rounds
-                ));
+                let skipped = Skipped {
+                    name: "every server".to_owned(),
+                    from: format!("round {round} of {cell} and later ones"),
+                    reason: "time was up".to_owned(),
+                };
+                watch.skipped(&skipped);
+                self.record.head.skipped.push(skipped);
                 return;
             }
             let measured = self.measure_round(cell, round, &running, watch);

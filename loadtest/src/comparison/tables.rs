@@ -338,7 +338,8 @@ impl Entry<'_> {
             text += "°";
         }
         if let Some(ratio) = self.ratio_to(LIMIT).filter(|_| !self.is_reference) {
-            write!(text, " ({}{:.2})", ratio.known, ratio.spread.median)
+            let Ratio { known, spread, .. } = &ratio;
+            write!(text, " ({known}{:.2}{})", spread.median, ratio.mark())
                 .expect("a string takes everything");
         }
         Some(text)
@@ -354,16 +355,17 @@ impl Entry<'_> {
     }
 
     fn ratio(&self) -> Option<String> {
-        let Ratio { known, spread } = self.ratio_to(STENTOR)?;
+        let ratio = self.ratio_to(STENTOR)?;
+        let (known, mark) = (ratio.known, ratio.mark());
         let Spread {
             median,
             least,
             most,
-        } = spread;
+        } = ratio.spread;
         Some(if self.samples.len() == 1 {
-            format!("{known}{median:.2}")
+            format!("{known}{median:.2}{mark}")
         } else {
-            format!("{known}{median:.2} ({least:.2}–{most:.2})")
+            format!("{known}{median:.2}{mark} ({least:.2}–{most:.2})")
         })
     }
 
@@ -382,20 +384,34 @@ impl Entry<'_> {
             ratio.is_finite().then_some(ratio)
         });
         let spread = Spread::of(ratios)?;
-        let is_client = |samples| self.tables.marks(samples).is_client;
-        let known = match (is_client(&self.samples), is_client(&references)) {
+        let (own, other) = (
+            self.tables.marks(&self.samples),
+            self.tables.marks(&references),
+        );
+        let known = match (own.is_client, other.is_client) {
             (false, false) => Known::Exactly,
             (true, false) => Known::AtLeast,
             (false, true) => Known::AtMost,
             (true, true) => return None, // Both are the load generator's.
         };
-        Some(Ratio { known, spread })
+        Some(Ratio {
+            known,
+            spread,
+            is_contended: own.is_contended || other.is_contended,
+        })
     }
 }
 
 struct Ratio {
     known: Known,
     spread: Spread,
+    is_contended: bool,
+}
+
+impl Ratio {
+    fn mark(&self) -> &'static str {
+        if self.is_contended { "†" } else { "" }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -487,7 +503,7 @@ mod tests {
                 "80.0 (≤ 0.80)",
                 "≥ 90.0",
                 "40.0° (≤ 0.40)",
-                "40.0† (≤ 0.40)"
+                "40.0† (≤ 0.40†)"
             ]
         );
         assert_eq!(entries(&record, Shown::Ratio)[2..4], ["1.00", "≥ 1.12"]);
