@@ -1,5 +1,6 @@
 //! A run: processes that make the load in step, a look at the server now and then, one report.
 
+use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -12,7 +13,7 @@ use crate::cpu::Use;
 use crate::dial::Pace;
 use crate::failure::{Error, Failures};
 use crate::latency::Latencies;
-use crate::outcome::{Counted, Outcome, Recorded};
+use crate::outcome::{Counted, Outcome, Recorded, Seen};
 use crate::process::{self, CpuTimes, Memory};
 use crate::report::{Figure, Latency, Point, Report, ServerPoint, Unit};
 use crate::scenario::Load;
@@ -377,6 +378,36 @@ fn measured(outcomes: &[Outcome]) -> Vec<Figure> {
 }
 
 fn latencies(outcomes: &[Outcome]) -> Vec<Latency> {
+    let mut all = recorded(outcomes);
+    all.extend(last_receivers(outcomes));
+    let summaries = all.into_iter().map(|(recorded, latencies)| Latency {
+        key: recorded.key,
+        label: recorded.label,
+        summary: latencies.summary(),
+    });
+    summaries.collect()
+}
+
+/// Of messages that reached all their receivers, whatever process holds these: how long the last one waited.
+fn last_receivers(outcomes: &[Outcome]) -> Option<(Recorded, Latencies)> {
+    let mut messages: HashMap<u64, Seen> = HashMap::new();
+    for seen in outcomes.iter().flat_map(|outcome| &outcome.last_seen) {
+        messages
+            .entry(seen.message)
+            .and_modify(|known| {
+                known.nanoseconds = known.nanoseconds.max(seen.nanoseconds);
+                known.receivers += seen.receivers;
+            })
+            .or_insert(*seen);
+    }
+    let mut latencies = Latencies::default();
+    let complete = messages.values().filter(|seen| seen.receivers == seen.of);
+    complete.for_each(|seen| latencies.record(Duration::from_nanos(seen.nanoseconds)));
+    let recorded = Recorded::new("last_subscriber", "last subscriber", &latencies);
+    (latencies.count() > 0).then_some((recorded, latencies))
+}
+
+fn recorded(outcomes: &[Outcome]) -> Vec<(Recorded, Latencies)> {
     let mut all: Vec<(Recorded, Latencies)> = Vec::new();
     for recorded in outcomes.iter().flat_map(|outcome| &outcome.latencies) {
         if !all.iter().any(|(known, _)| known.key == recorded.key) {
@@ -389,12 +420,7 @@ fn latencies(outcomes: &[Outcome]) -> Vec<Latency> {
             latencies.add(&recorded.counts);
         }
     }
-    let summaries = all.into_iter().map(|(recorded, latencies)| Latency {
-        key: recorded.key,
-        label: recorded.label,
-        summary: latencies.summary(),
-    });
-    summaries.collect()
+    all
 }
 
 /// What all processes did in the same part of the run, which began at `since`.

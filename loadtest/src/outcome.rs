@@ -53,6 +53,10 @@ pub struct Seen {
     pub message: u64,
     /// Nanoseconds from its sending.
     pub nanoseconds: u64,
+    /// How many receivers of this process had it.
+    pub receivers: u64,
+    /// How many should have it, in all processes.
+    pub of: u64,
 }
 
 impl Counted {

@@ -14,7 +14,7 @@ use super::error::{HandshakeError, ProtocolError, UsageError};
 use super::frame::{FrameHeader, Opcode};
 use super::handshake::{self, Acceptance, ClientHandshake, HandshakeResponse, Kind};
 use super::http::{HttpLimits, Request, RequestReader, Response, ResponseFraming};
-use super::incoming::{Found, Frames, short_message};
+use super::incoming::{Found, Frames, short_message, short_unmasked_message};
 use super::mask::apply_mask;
 use super::message::{Assembly, Message, MessageKind};
 
@@ -243,18 +243,21 @@ impl Connection {
         self.receive_any(input, assembly, output)
     }
 
-    /// The common case of [`receive`](Self::receive), for a server's loop: a whole unfragmented
-    /// message of at most 125 bytes is at the start of `input`. Answers its kind and the place of
-    /// its payload, now unmasked; whatever is behind that was not looked at. With `None` nothing
-    /// has changed.
+    /// The common case of [`receive`](Self::receive): a whole unfragmented message of at most 125
+    /// bytes is at the start of `input`. Answers its kind and the place of its payload, now
+    /// unmasked; whatever is behind that was not looked at. With `None` nothing has changed.
     #[inline]
     pub(crate) fn receive_short(
         &mut self,
         input: &mut [u8],
     ) -> Option<(MessageKind, Range<usize>)> {
         match &self.phase {
-            Phase::Open(frames) if frames.is_at_boundary() && self.keys.is_none() => {
-                short_message(input, self.settings.max_message_size)
+            Phase::Open(frames) if frames.is_at_boundary() => {
+                let max = self.settings.max_message_size;
+                match self.keys {
+                    None => short_message(input, max),
+                    Some(_) => short_unmasked_message(input, max),
+                }
             }
             _ => None,
         }

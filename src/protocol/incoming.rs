@@ -324,8 +324,8 @@ impl Frames {
     }
 }
 
-/// The common case in one piece: if a whole, valid, unfragmented message of at most 125 bytes is at
-/// the start of `input`, unmasks it and answers its kind and the place of its payload.
+/// A server's common case in one piece: if a whole, valid, unfragmented message of at most 125 bytes
+/// is at the start of `input`, unmasks it and answers its kind and the place of its payload.
 ///
 /// Anything else, an invalid message included, is left as it was to [`Frames::step`].
 #[inline]
@@ -361,4 +361,25 @@ pub(super) fn short_message(
         return None;
     }
     Some((MessageKind::Text, range))
+}
+
+/// A client's common case: the same for messages that are not masked.
+#[inline]
+pub(super) fn short_unmasked_message(
+    input: &[u8],
+    max_message_size: usize,
+) -> Option<(MessageKind, Range<usize>)> {
+    let &[first @ (0x81 | 0x82), second @ 0..=0x7D, ..] = input else {
+        return None;
+    };
+    let range = 2..2 + usize::from(second);
+    if range.len() > max_message_size {
+        return None;
+    }
+    let payload = input.get(range.clone())?;
+    if first == 0x82 {
+        return Some((MessageKind::Binary, range));
+    }
+    let text = simdutf8::basic::from_utf8(payload);
+    text.is_ok().then_some((MessageKind::Text, range))
 }

@@ -63,6 +63,12 @@ impl Common {
         self
     }
 
+    /// The path where none was named.
+    pub(super) fn with_default_path(mut self, path: &str) -> Self {
+        self.server.set_default_path(path);
+        self
+    }
+
     /// Runs a load and reports; `serves` is what stentor has to be told to serve it.
     pub(super) fn run(self, load: Load, serves: &str) -> Result<ExitCode, Error> {
         let measured = self.server.prepare(serves)?;

@@ -1,5 +1,7 @@
 //! The command line: flags to plans, reports to files and exit codes.
 
+mod broadcast;
+mod churn;
 mod common;
 mod connect;
 mod echo;
@@ -31,6 +33,10 @@ struct Arguments {
 enum Command {
     /// Messages that come back: rate, latency, server CPU for each
     Echo(echo::Echo),
+    /// Messages to all members of a topic: deliveries per second, latency to the last, server CPU for each
+    Broadcast(broadcast::Broadcast),
+    /// Connections that come and go in every way while messages flow: whatever the server does wrong is counted
+    Churn(churn::Churn),
     /// Connections made and ended, or a storm of them: handshakes per second, server CPU for each
     Connect(connect::Connect),
     /// Connections that do nothing: server memory for each, CPU for the Pings that keep them
@@ -46,6 +52,8 @@ enum Command {
 pub(crate) fn run() -> Result<ExitCode, Error> {
     match Arguments::parse().command {
         Command::Echo(arguments) => arguments.run(),
+        Command::Broadcast(arguments) => arguments.run(),
+        Command::Churn(arguments) => arguments.run(),
         Command::Connect(arguments) => arguments.run(),
         Command::Idle(arguments) => arguments.run(),
         Command::Profile(arguments) => arguments.run(),

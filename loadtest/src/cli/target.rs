@@ -20,9 +20,9 @@ pub(super) struct ServerArguments {
     /// Start this server and end it afterwards; {port} is filled in
     #[arg(long, value_name = "COMMAND", conflicts_with = "url")]
     start: Option<String>,
-    /// The path on a server that is started
-    #[arg(long, value_name = "PATH", default_value = "/", conflicts_with = "url")]
-    path: String,
+    /// The path, instead of the URL's
+    #[arg(long, value_name = "PATH")]
+    path: Option<String>,
     /// The core of a server that is started
     #[arg(long, value_name = "CORE", default_value = "0")]
     server_core: usize,
@@ -39,12 +39,21 @@ pub(super) struct Measured {
 }
 
 impl ServerArguments {
+    /// The path where neither an option nor the URL names one.
+    pub(super) fn set_default_path(&mut self, path: &str) {
+        let is_bare = |url: &Target| url.path == "/";
+        if self.url.as_ref().is_none_or(is_bare) {
+            self.path.get_or_insert_with(|| path.to_owned());
+        }
+    }
+
     /// Finds or starts the server; `serves` are stentor's arguments for it.
     pub(super) fn prepare(&self, serves: &str) -> Result<Measured, Error> {
         if let Some(target) = &self.url {
             let found = || process::listening_on(target.address);
+            let path = self.path.as_ref().unwrap_or(&target.path);
             return Ok(Measured {
-                target: target.clone(),
+                target: target.at(path),
                 pid: self.server_pid.or_else(found),
                 _started: None,
             });
@@ -65,7 +74,8 @@ impl ServerArguments {
         if has_cores {
             server::pin(self.load_core)?;
         }
-        let url = format!("ws://{}{}", started.address, self.path);
+        let path = self.path.as_deref().unwrap_or("/");
+        let url = format!("ws://{}{path}", started.address);
         Ok(Measured {
             target: url.parse().map_err(Error::Local)?,
             pid: Some(started.pid()),

@@ -1,0 +1,263 @@
+//! One member of a topic: what it has received, and what it publishes.
+
+use super::nats::{self, Said};
+use super::sequence::{Disorder, Sequences};
+use super::{Options, reached::Reached};
+use crate::client::{Client, Fault};
+use crate::failure::Failure;
+use crate::scenario::echo::Check;
+use crate::scenario::stamp::{Payloads, Stamp, now};
+use crate::worker::Run;
+use std::time::Duration;
+
+/// One member of a topic.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) client: Client,
+    pub(super) inbox: Inbox,
+    pub(super) publisher: Option<Publisher>,
+    /// It never reads.
+    pub(super) is_stalled: bool,
+}
+
+/// What a member has received.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    pub(super) topic: usize,
+    /// Its number as a publisher.
+    number: Option<u32>,
+    pub(super) sequences: Sequences,
+    /// Of a NATS server: what is said in messages.
+    reader: Option<nats::Reader>,
+    /// The server has done what the greeting asked for.
+    pub(super) is_greeted: bool,
+    /// Messages, and those of them that it published itself.
+    pub(super) received: u64,
+    pub(super) own: u64,
+    /// Where only bytes are counted.
+    pub(super) bytes: u64,
+}
+
+/// What a member publishes.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    pub(super) number: u32,
+    /// Messages sent.
+    pub(super) sequence: u64,
+    /// Messages that are taken to be lost: without them, one that a server dropped would end a closed loop.
+    pub(super) forgiven: u64,
+    /// When it last sent.
+    pub(super) since: u64,
+}
+
+/// What one process knows of all messages.
+#[derive(Debug)]
+pub(super) struct Board {
+    pub(super) payloads: Payloads,
+    pub(super) reached: Reached,
+    pub(super) check: Check,
+    pub(super) publishers: usize,
+    pub(super) topics: usize,
+}
+
+impl Member {
+    pub(super) fn new(
+        client: Client,
+        topic: usize,
+        publisher: Option<u32>,
+        options: &Options,
+    ) -> Self {
+        Member {
+            client,
+            inbox: Inbox {
+                topic,
+                number: publisher,
+                sequences: Sequences::new(options.publishers_of(topic)),
+                reader: options.dialect.reader(),
+                is_greeted: false,
+                received: 0,
+                own: 0,
+                bytes: 0,
+            },
+            publisher: publisher.map(|number| Publisher {
+                number,
+                sequence: 0,
+                forgiven: 0,
+                since: 0,
+            }),
+            is_stalled: false,
+        }
+    }
+}
+
+impl Inbox {
+    /// What a NATS server says before anything is published.
+    pub(super) fn greet(&mut self, client: &mut Client, message: &[u8]) -> Result<(), Fault> {
+        let Some(reader) = &mut self.reader else {
+            return Ok(());
+        };
+        let is_greeted = &mut self.is_greeted;
+        reader.read(message, |said| {
+            match said {
+                Said::Payload(_) => {}
+                Said::Ping => client.send(nats::PONG),
+                Said::Pong => *is_greeted = true,
+            }
+            Ok(())
+        })
+    }
+}
+
+/// What comes with one readiness of a member.
+pub(super) struct Intake<'i, 'r, 'l> {
+    pub(super) inbox: &'i mut Inbox,
+    pub(super) board: &'i mut Board,
+    pub(super) run: &'i mut Run<'r, 'l>,
+    /// When the latest messages came.
+    now: u64,
+    taken: u64,
+    /// A latency that was not recorded yet, and how often it came: messages of one batch have the same.
+    pending: (u64, u64),
+}
+
+/// The clock is read anew after so many messages of one receive.
+const CLOCK_EVERY: u64 = 256;
+/// Unless all are compared: one filler of so many.
+const FILLER_EVERY: u64 = 16;
+
+impl<'i, 'r, 'l> Intake<'i, 'r, 'l> {
+    pub(super) fn new(
+        inbox: &'i mut Inbox,
+        board: &'i mut Board,
+        run: &'i mut Run<'r, 'l>,
+    ) -> Self {
+        Intake {
+            inbox,
+            board,
+            run,
+            now: 0,
+            taken: 0,
+            pending: (0, 0),
+        }
+    }
+
+    /// Takes a WebSocket message.
+    #[inline]
+    pub(super) fn message(&mut self, client: &mut Client, message: &[u8]) -> Result<(), Fault> {
+        match self.inbox.reader.take() {
+            None => {
+                self.payload(message);
+                Ok(())
+            }
+            Some(mut reader) => {
+                let read = reader.read(message, |said| {
+                    match said {
+                        Said::Payload(payload) => self.payload(payload),
+                        Said::Ping => client.send(nats::PONG),
+                        Said::Pong => {}
+                    }
+                    Ok(())
+                });
+                self.inbox.reader = Some(reader);
+                read
+            }
+        }
+    }
+
+    fn payload(&mut self, payload: &[u8]) {
+        if self.taken.is_multiple_of(CLOCK_EVERY) {
+            self.now = now();
+        }
+        self.taken += 1;
+        match self.judge(payload) {
+            Ok(stamp) => self.deliver(&stamp),
+            Err(Fault(failure, what)) => self.run.failures.add(failure, what),
+        }
+    }
+
+    /// Whether it is what was published, and comes in its turn.
+    #[inline]
+    fn judge(&mut self, payload: &[u8]) -> Result<Stamp, Fault> {
+        let Inbox {
+            sequences,
+            received,
+            topic,
+            ..
+        } = self.inbox;
+        let nth = *received;
+        *received += 1;
+        let Some(stamp) = self.board.payloads.stamp(payload) else {
+            sequences.note_unreadable();
+            return Err(corrupt(*topic, payload));
+        };
+        let Some(publisher) = self.board.place(&stamp, *topic) else {
+            return Err(foreign(*topic, &stamp));
+        };
+        sequences
+            .note(publisher, stamp.sequence, stamp.is_last)
+            .map_err(|disorder| disordered(disorder, &stamp))?;
+        let is_compared = self.board.check == Check::Every || nth.is_multiple_of(FILLER_EVERY);
+        if is_compared && !self.board.payloads.is_filled_right(&stamp, payload) {
+            return Err(corrupt(*topic, payload));
+        }
+        Ok(stamp)
+    }
+
+    #[inline]
+    fn deliver(&mut self, stamp: &Stamp) {
+        self.run.count += 1;
+        self.inbox.own += u64::from(self.inbox.number == Some(stamp.publisher));
+        let latency = self.now.saturating_sub(stamp.sent);
+        self.board.reached.note(stamp, latency);
+        if self.pending.0 != latency {
+            self.record();
+        }
+        self.pending = (latency, self.pending.1 + 1);
+    }
+
+    /// Records what is pending.
+    pub(super) fn record(&mut self) {
+        let (latency, count) = std::mem::take(&mut self.pending);
+        if count > 0 {
+            self.run.record(Duration::from_nanos(latency), count);
+        }
+    }
+}
+
+impl Board {
+    /// Which of its topic's publishers a message is of, if it belongs there.
+    fn place(&self, stamp: &Stamp, topic: usize) -> Option<usize> {
+        let publisher = stamp.publisher as usize;
+        let is_here = publisher < self.publishers && publisher % self.topics == topic;
+        is_here.then(|| publisher / self.topics)
+    }
+}
+
+#[cold]
+fn corrupt(topic: usize, payload: &[u8]) -> Fault {
+    let len = payload.len();
+    let what = format!("a message of topic {topic} with {len} bytes is not what was published");
+    Fault(Failure::Corrupt, what)
+}
+
+#[cold]
+fn foreign(topic: usize, stamp: &Stamp) -> Fault {
+    let publisher = stamp.publisher;
+    let what = format!("a member of topic {topic} has a message of publisher {publisher}");
+    Fault(Failure::Surplus, what)
+}
+
+#[cold]
+fn disordered(disorder: Disorder, stamp: &Stamp) -> Fault {
+    let came = match disorder {
+        Disorder::Late => "came after a later one",
+        Disorder::Repeated => "came twice",
+    };
+    let Stamp {
+        sequence,
+        publisher,
+        ..
+    } = stamp;
+    let what = format!("message {sequence} of publisher {publisher} {came}");
+    Fault(Failure::Order, what)
+}

@@ -1,0 +1,121 @@
+//! What load to make, and what follows from it for each topic.
+
+use serde::{Deserialize, Serialize};
+
+use super::nats;
+use crate::scenario::echo::{Asking, Check};
+use crate::scenario::stamp::Stamp;
+use crate::units::ByteSize;
+
+/// What load to make.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Options {
+    /// Members that only receive.
+    pub subscribers: usize,
+    /// Members that publish, one topic after another; no fewer than there are topics.
+    pub publishers: usize,
+    /// Topics, which all have as many members, give or take one.
+    pub topics: usize,
+    /// Payload bytes of messages, [`SMALLEST`] at least.
+    pub size: usize,
+    /// Messages that a publisher sends in one write.
+    pub batch: usize,
+    /// When batches are sent: so many in flight of each publisher, or so many *messages* per second of all.
+    pub asking: Asking,
+    /// Subscribers that never read.
+    pub stalled: usize,
+    /// Every member publishes, and sends its next batch when it has all of the round.
+    pub is_everyone: bool,
+    /// What is spoken over WebSocket.
+    pub dialect: Dialect,
+    /// How closely messages are looked at.
+    pub check: Check,
+}
+
+/// What is spoken over WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dialect {
+    /// Messages as such: the path is the topic.
+    Raw,
+    /// The protocol of nats-server: topics are subjects.
+    Nats,
+}
+
+/// The smallest payload: who sent it, its number and its time.
+pub const SMALLEST: usize = Stamp::LEN;
+/// What stands for the topic in a path.
+pub const TOPIC: &str = "{topic}";
+
+impl Dialect {
+    pub(super) fn reader(self) -> Option<nats::Reader> {
+        match self {
+            Dialect::Raw => None,
+            Dialect::Nats => Some(nats::Reader::default()),
+        }
+    }
+}
+
+impl Options {
+    /// The load in one line.
+    pub fn describe(&self) -> String {
+        let who = if self.is_everyone {
+            format!("{} members, all publish", self.publishers)
+        } else {
+            let (subscribers, publishers) = (self.subscribers, self.publishers);
+            format!("{subscribers} subscribers, {publishers} publishing")
+        };
+        let stalled = match self.stalled {
+            0 => String::new(),
+            stalled => format!(" ({stalled} stalled)"),
+        };
+        let topics = match self.topics {
+            1 => "1 topic".to_owned(),
+            topics => format!("{topics} topics"),
+        };
+        let asking = match self.asking {
+            Asking::InFlight(count) => format!("{count} in flight each"),
+            Asking::PerSecond(rate) => format!("{rate} messages/s in all"),
+        };
+        let (size, batch) = (ByteSize(self.size), self.batch);
+        format!("{who}{stalled}, {topics}, {size} in batches of {batch}, {asking}")
+    }
+
+    /// How many connections there are.
+    pub fn connections(&self) -> usize {
+        self.publishers + self.subscribers
+    }
+
+    pub(super) fn publishers_of(&self, topic: usize) -> usize {
+        (topic..self.publishers).step_by(self.topics).count()
+    }
+
+    /// How many members of a topic read.
+    pub(super) fn readers_of(&self, topic: usize) -> usize {
+        let subscribers = (topic..self.subscribers).step_by(self.topics);
+        let reading = subscribers.filter(|subscriber| !self.is_stalled(*subscriber));
+        self.publishers_of(topic) + reading.count()
+    }
+
+    /// Whether this subscriber stalls: they are spread evenly.
+    pub(super) fn is_stalled(&self, subscriber: usize) -> bool {
+        let before = |subscriber| subscriber * self.stalled / self.subscribers;
+        before(subscriber) < before(subscriber + 1)
+    }
+
+    /// The messages that a publisher of a topic awaits for each batch: its own, or everyone's.
+    pub(super) fn awaited_per_batch(&self, topic: usize) -> u64 {
+        let batch = self.batch as u64;
+        if self.counts_rounds() {
+            batch * self.publishers_of(topic) as u64
+        } else {
+            batch
+        }
+    }
+
+    /// Whether a batch is delivered when as many messages came as all publish in a round. Who does not
+    /// look at messages cannot tell which are its own.
+    pub(super) fn counts_rounds(&self) -> bool {
+        self.is_everyone || self.check == Check::Length
+    }
+}
