@@ -74,6 +74,8 @@ impl Arguments {
             repeats: self.repeats,
             folder: folder.path.clone(),
         };
+        // Whoever goes on working meanwhile works on another commit.
+        let commit = first_line("git", &["describe", "--always", "--dirty", "--abbrev=10"]);
         let mut cells = Vec::new();
         for cell in chosen {
             eprintln!("loadtest: {}", cell.name);
@@ -82,7 +84,7 @@ impl Arguments {
         }
         Ok(Profile {
             subject: self.subject.name(),
-            commit: first_line("git", &["describe", "--always", "--dirty", "--abbrev=10"]),
+            commit,
             build: if cfg!(debug_assertions) {
                 "debug"
             } else {

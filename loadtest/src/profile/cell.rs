@@ -30,7 +30,7 @@ pub struct Cell {
 pub fn all() -> Vec<Cell> {
     vec![
         echo(1, 20, 1, 10_000),
-        echo(50, 20, 1, 20_000),
+        echo(50, 20, 1, 60_000),
         echo(50, 20, 16, 80_000),
         echo(50, 20, 128, 200_000),
         echo(50, 1 << 10, 1, 20_000),
@@ -38,9 +38,9 @@ pub fn all() -> Vec<Cell> {
         echo(4, 64 << 10, 1, 2_000),
         broadcast(50, 1, 20_000),
         broadcast(50, 64, 400_000),
-        broadcast(500, 1, 40_000),
+        broadcast(500, 1, 200_000),
         broadcast(500, 64, 2_000_000),
-        connect(50, 2_000),
+        connect(50, 4_000),
     ]
 }
 
