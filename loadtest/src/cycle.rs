@@ -22,6 +22,8 @@ pub struct Cycle {
     /// Where each request ends in `requests`, and its reply in `replies`.
     request_ends: Box<[usize]>,
     reply_ends: Box<[usize]>,
+    /// The length of every reply, if all have one: places are then calculated, not searched.
+    reply_len: Option<usize>,
 }
 
 /// Where sizes are drawn, so many messages are a fair picture of them.
@@ -55,6 +57,7 @@ impl Cycle {
             requests: cycle.requests.into(),
             replies: cycle.replies.into(),
             request_ends: cycle.request_ends.into(),
+            reply_len: sizes.single().map(|_| cycle.reply_ends[0]),
             reply_ends: cycle.reply_ends.into(),
         }
     }
@@ -83,16 +86,18 @@ impl Cycle {
 
     /// How many replies are complete after so many more bytes, and where in the replies that is.
     pub fn advance(&self, at: usize, received: usize) -> (usize, usize) {
-        let before = |at| self.reply_ends.partition_point(|end| *end <= at);
         let end = at + received;
         let (rounds, to) = (end / self.replies.len(), end % self.replies.len());
-        let complete = rounds * self.reply_ends.len() + before(to) - before(at);
+        let complete = rounds * self.reply_ends.len() + self.place_of(to) - self.place_of(at);
         (complete, to)
     }
 
     /// Whether a reply begins there.
     pub fn is_boundary(&self, at: usize) -> bool {
-        at == 0 || self.reply_ends.binary_search(&at).is_ok()
+        match self.reply_len {
+            Some(len) => at.is_multiple_of(len),
+            None => at == 0 || self.reply_ends.binary_search(&at).is_ok(),
+        }
     }
 
     /// Compares received bytes with the replies from `at` on.
@@ -137,9 +142,7 @@ impl Cycle {
         } else {
             self.reply_end(at)
         };
-        let place = self
-            .reply_ends
-            .partition_point(|end| *end <= start % self.replies.len());
+        let place = self.place_of(start % self.replies.len());
         let first = place.checked_sub(1).map_or(0, |last| self.reply_ends[last]);
         let len = match self.reply_ends[place] - first {
             0..=127 => 2,
@@ -188,15 +191,23 @@ impl Cycle {
         Ok(())
     }
 
+    /// The place of the reply that has the byte at `at`: so many end before.
+    fn place_of(&self, at: usize) -> usize {
+        match self.reply_len {
+            Some(len) => at / len,
+            None => self.reply_ends.partition_point(|end| *end <= at),
+        }
+    }
+
     /// Where the reply begins that has the byte at `at`.
     fn reply_start(&self, at: usize) -> usize {
-        let place = self.reply_ends.partition_point(|end| *end <= at);
+        let place = self.place_of(at);
         place.checked_sub(1).map_or(0, |last| self.reply_ends[last])
     }
 
     /// Where the reply ends that has the byte at `at`.
     fn reply_end(&self, at: usize) -> usize {
-        self.reply_ends[self.reply_ends.partition_point(|end| *end <= at)]
+        self.reply_ends[self.place_of(at)]
     }
 }
 

@@ -43,7 +43,7 @@ pub struct Job {
 pub enum Until {
     /// After this long.
     Elapsed(Duration),
-    /// Once this process has counted so many.
+    /// Once this process has counted so many; nothing is told before.
     Counted(u64),
 }
 
@@ -223,17 +223,22 @@ impl<'a, 'l> Run<'a, 'l> {
             }
             Phase::Counting(counting) => {
                 let (since, next_tick) = (counting.since, counting.next_tick);
-                let (is_over, end) = match self.job.until {
-                    Until::Elapsed(duration) => (now >= since + duration, since + duration),
-                    Until::Counted(count) => (self.count >= count, next_tick),
+                let (is_over, is_tick, next) = match self.job.until {
+                    Until::Elapsed(duration) => {
+                        let end = since + duration;
+                        (now >= end, now >= next_tick, end.min(next_tick))
+                    }
+                    // How many ticks there are is up to the clock, and where messages are counted, so are
+                    // their instructions.
+                    Until::Counted(count) => (self.count >= count, false, now + TICK),
                 };
-                if is_over || now >= next_tick {
+                if is_over || is_tick {
                     self.tick(now)?;
                 }
                 Ok(if is_over {
                     Step::Over
                 } else {
-                    Step::Continue(end.min(next_tick).saturating_duration_since(now))
+                    Step::Continue(next.saturating_duration_since(now))
                 })
             }
         }

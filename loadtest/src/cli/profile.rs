@@ -20,9 +20,9 @@ pub(super) struct Arguments {
     repeats: usize,
     #[command(flatten)]
     subject: SubjectArguments,
-    /// The path on a server that is started
-    #[arg(long, value_name = "PATH", default_value = "/")]
-    path: String,
+    /// The path on a server that is started [default: that of stentor]
+    #[arg(long, value_name = "PATH", requires = "start")]
+    path: Option<String>,
     /// Write the profile as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -71,10 +71,11 @@ impl Arguments {
             } else {
                 Subject::Server
             },
-            path: self.path.clone(),
             repeats: self.repeats,
             folder: folder.path.clone(),
         };
+        // Whoever goes on working meanwhile works on another commit.
+        let commit = first_line("git", &["describe", "--always", "--dirty", "--abbrev=10"]);
         let mut cells = Vec::new();
         for cell in chosen {
             eprintln!("loadtest: {}", cell.name);
@@ -83,7 +84,7 @@ impl Arguments {
         }
         Ok(Profile {
             subject: self.subject.name(),
-            commit: first_line("git", &["describe", "--always", "--dirty", "--abbrev=10"]),
+            commit,
             build: if cfg!(debug_assertions) {
                 "debug"
             } else {
@@ -105,16 +106,22 @@ impl Arguments {
                     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
                 })
         };
-        let all = profile::all();
-        let chosen: Vec<_> = all.iter().filter(|cell| is_chosen(cell)).cloned().collect();
-        if chosen.is_empty() {
-            let names: Vec<_> = all.into_iter().map(|cell| cell.name).collect();
+        let mut cells = profile::all();
+        cells.retain(is_chosen);
+        if cells.is_empty() {
+            let names = profile::all().into_iter().map(|cell| cell.name);
+            let names: Vec<_> = names.collect();
             return Err(Error::Local(format!("the cells are {}", names.join(", "))));
         }
+        if let Some(path) = &self.path {
+            for cell in &mut cells {
+                cell.path.clone_from(path);
+            }
+        }
         Ok(if self.subject.limit {
-            chosen.into_iter().map(Cell::unchecked).collect()
+            cells.into_iter().map(Cell::unchecked).collect()
         } else {
-            chosen
+            cells
         })
     }
 

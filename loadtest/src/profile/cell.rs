@@ -2,7 +2,9 @@
 
 use crate::frame::{client_frame_len, server_frame_len};
 use crate::payload::{Kind, Sizes};
-use crate::scenario::{Load, connect, echo};
+use crate::scenario::broadcast::{self, Dialect};
+use crate::scenario::echo::{self, Asking, Check};
+use crate::scenario::{Load, connect};
 
 /// One load of a profile.
 #[derive(Clone, Debug)]
@@ -11,83 +13,148 @@ pub struct Cell {
     pub name: String,
     /// The load.
     pub load: Load,
+    /// The path on the server.
+    pub path: String,
     /// One of what it counts.
     pub one: &'static str,
     /// What it counts, as its report names it.
     pub key: &'static str,
-    /// How many are counted in the shorter of two runs.
+    /// How many are counted in the shorter of two runs: enough for start-up not to be heard.
     pub count: u64,
 }
 
-/// Connections, payload bytes, messages in flight, and how many messages make instructions enough.
+/// All cells.
 ///
 /// One connection with one message in flight pays a turn of the loop for each message: what it costs more
-/// than 50 such connections, of which a busy loop finds all ready in every turn, is the turn itself.
-const ECHOES: [(usize, usize, usize, u64); 7] = [
-    (1, 20, 1, 10_000),
-    (50, 20, 1, 20_000),
-    (50, 20, 16, 80_000),
-    (50, 20, 128, 200_000),
-    (50, 1 << 10, 1, 20_000),
-    (10, 16 << 10, 1, 4_000),
-    (4, 64 << 10, 1, 2_000),
-];
-const CONNECTING: usize = 50;
-const HANDSHAKES: u64 = 2_000;
-
-/// All cells.
+/// than each of 50 such connections, of which a busy loop finds all ready in every turn, is the turn itself.
 pub fn all() -> Vec<Cell> {
-    let echoes = ECHOES.map(|(connections, size, in_flight, count)| Cell {
+    vec![
+        echo(1, 20, 1, 10_000),
+        echo(50, 20, 1, 60_000),
+        echo(50, 20, 16, 80_000),
+        echo(50, 20, 128, 200_000),
+        echo(50, 1 << 10, 1, 20_000),
+        echo(10, 16 << 10, 1, 4_000),
+        echo(4, 64 << 10, 1, 2_000),
+        broadcast(50, 1, 20_000),
+        broadcast(50, 64, 400_000),
+        broadcast(500, 1, 200_000),
+        broadcast(500, 64, 2_000_000),
+        connect(50, 4_000),
+    ]
+}
+
+/// `echo-CONNECTIONSxBYTES-IN_FLIGHT`.
+fn echo(connections: usize, size: usize, in_flight: usize, count: u64) -> Cell {
+    Cell {
         name: format!("echo-{connections}x{size}-{in_flight}"),
         load: Load::Echo(echo::Options {
             connections,
             sizes: Sizes::Single(size),
             kind: Kind::Binary,
-            asking: echo::Asking::InFlight(in_flight),
-            check: echo::Check::Sample,
+            asking: Asking::InFlight(in_flight),
+            check: Check::Sample,
         }),
+        path: "/".to_owned(),
         one: "message",
         key: "messages",
         count,
-    });
-    let connect = Cell {
-        name: format!("connect-{CONNECTING}"),
+    }
+}
+
+/// `broadcast-SUBSCRIBERSxBYTES-BATCH`.
+fn broadcast(subscribers: usize, batch: usize, count: u64) -> Cell {
+    const SIZE: usize = 64;
+    Cell {
+        name: format!("broadcast-{subscribers}x{SIZE}-{batch}"),
+        load: Load::Broadcast(broadcast::Options {
+            subscribers,
+            publishers: 1,
+            topics: 1,
+            size: SIZE,
+            batch,
+            asking: Asking::InFlight(1),
+            stalled: 0,
+            is_everyone: false,
+            dialect: Dialect::Raw,
+            check: Check::Sample,
+        }),
+        path: "/t/{topic}".to_owned(),
+        one: "delivery",
+        key: "deliveries",
+        count,
+    }
+}
+
+/// `connect-AT_A_TIME`.
+fn connect(connections: usize, count: u64) -> Cell {
+    Cell {
+        name: format!("connect-{connections}"),
         load: Load::Connect(connect::Options {
-            connections: CONNECTING,
+            connections,
             is_storm: false,
         }),
+        path: "/".to_owned(),
         one: "handshake",
         key: "handshakes",
-        count: HANDSHAKES,
-    };
-    echoes.into_iter().chain([connect]).collect()
+        count,
+    }
 }
 
 impl Cell {
     /// What stentor has to be told to serve it.
     pub fn stentor(&self) -> String {
-        "echo --listen 127.0.0.1:{port} --log-level off".to_owned()
+        let mode = match &self.load {
+            Load::Broadcast(_) => "serve",
+            _ => "echo",
+        };
+        format!("{mode} --listen 127.0.0.1:{{port}} --log-level off")
     }
 
-    /// What `limit` has to be told to serve it; nothing if it cannot.
+    /// What `limit` has to be told to serve it, if it can.
     pub fn limit(&self) -> Option<String> {
+        let exchange = |size| {
+            let (frame_in, frame_out) = (client_frame_len(size), server_frame_len(size));
+            format!("--frame-in {frame_in} --frame-out {frame_out}")
+        };
         let work = match &self.load {
-            Load::Echo(options) => {
-                let size = options.sizes.single()?;
-                let (frame_in, frame_out) = (client_frame_len(size), server_frame_len(size));
-                format!("echo --frame-in {frame_in} --frame-out {frame_out}")
-            }
+            Load::Echo(options) => format!("echo {}", exchange(options.sizes.single()?)),
+            Load::Broadcast(options) => format!("fanout {}", exchange(options.size)),
             Load::Connect(_) => "connect".to_owned(),
-            Load::Broadcast(_) | Load::Churn(_) | Load::Idle(_) => return None,
+            _ => return None,
         };
         Some(format!("{work} --listen 127.0.0.1:{{port}}"))
     }
 
     /// The same for a server that answers without reading.
     pub fn unchecked(mut self) -> Self {
-        if let Load::Echo(options) = &mut self.load {
-            options.check = echo::Check::Length;
+        match &mut self.load {
+            Load::Echo(options) => options.check = Check::Length,
+            Load::Broadcast(options) => options.check = Check::Length,
+            _ => {}
         }
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn each_cell_has_a_name_of_its_own_and_a_yardstick() {
+        let cells = all();
+        let names: BTreeSet<_> = cells.iter().map(|cell| &cell.name).collect();
+        assert_eq!(names.len(), cells.len());
+        assert!(cells.iter().all(|cell| cell.limit().is_some()));
+    }
+
+    #[test]
+    fn limit_is_told_the_lengths_of_frames() {
+        let limit = broadcast(50, 1, 1).limit();
+        let expected = "fanout --frame-in 70 --frame-out 66 --listen 127.0.0.1:{port}";
+        assert_eq!(limit.as_deref(), Some(expected));
     }
 }

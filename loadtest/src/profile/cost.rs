@@ -184,8 +184,9 @@ impl Measured {
             .map(|(kind, calls)| format!("{kind} {calls:.2}"))
             .collect();
         format!(
-            "\n| {} | {:.0} | {:.1} % | {:.2} | {} |",
+            "\n| {} | {:.*} | {:.1} % | {:.2} | {} |",
             self.cell,
+            usize::from(self.instructions.median < 100.0),
             self.instructions.median,
             self.instructions.spread() * 100.0,
             self.calls.median,

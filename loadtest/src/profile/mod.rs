@@ -38,8 +38,6 @@ pub enum Subject {
 pub struct Profiler {
     /// Which process is watched.
     pub subject: Subject,
-    /// The path on the server.
-    pub path: String,
     /// How often each cell is measured.
     pub repeats: usize,
     /// Where the tools write to.
@@ -62,12 +60,17 @@ impl Profiler {
     ///
     /// If a tool is missing, or anything failed at all: what a failure costs is in no message.
     pub fn measure(&self, cell: &Cell, server: &[String]) -> Result<Measured, Error> {
+        let count = match self.subject {
+            Subject::Server => cell.count,
+            // At its end it looks through its latencies, which takes the longer the more they differ.
+            Subject::Generator => 5 * cell.count,
+        };
         let mut costs = Vec::new();
         for _ in 0..self.repeats {
             let mut cost = Cost::new();
             for tool in [CALLGRIND, STRACE] {
                 let run = |count| self.watch(tool, cell, count, server);
-                let (short, long) = (run(cell.count)?, run(2 * cell.count)?);
+                let (short, long) = (run(count)?, run(2 * count)?);
                 cost.extend(cost::per_one(&short, &long));
             }
             costs.push(cost);
@@ -91,7 +94,7 @@ impl Profiler {
         };
         let words = [&before_server, server].concat();
         let server = Server::start(&server[0], &words, Path::new("."), None)?;
-        let counted = self.load(cell, count, &server, before_load)?;
+        let counted = Self::load(cell, count, &server, before_load)?;
         server.end()?;
         let written = std::fs::read_to_string(&output).map_err(Error::local(output.display()))?;
         let counts = (tool.read)(&written).ok_or_else(|| {
@@ -104,14 +107,8 @@ impl Profiler {
     }
 
     /// Makes the load, and says how much of it there was.
-    fn load(
-        &self,
-        cell: &Cell,
-        count: u64,
-        server: &Server,
-        prefix: Vec<String>,
-    ) -> Result<u64, Error> {
-        let url = format!("ws://{}{}", server.address, self.path);
+    fn load(cell: &Cell, count: u64, server: &Server, prefix: Vec<String>) -> Result<u64, Error> {
+        let url = format!("ws://{}{}", server.address, cell.path);
         let plan = Plan {
             load: cell.load.clone(),
             target: url.parse().map_err(Error::Local)?,
