@@ -24,16 +24,13 @@ pub(super) struct Member {
 #[derive(Debug)]
 pub(super) struct Inbox {
     pub(super) topic: usize,
-    /// Its number as a publisher.
-    number: Option<u32>,
     pub(super) sequences: Sequences,
     /// Of a NATS server: what is said in messages.
     reader: Option<nats::Reader>,
     /// The server has done what the greeting asked for.
     pub(super) is_greeted: bool,
-    /// Messages, and those of them that it published itself.
+    /// Messages.
     pub(super) received: u64,
-    pub(super) own: u64,
     /// Where only bytes are counted.
     pub(super) bytes: u64,
 }
@@ -56,8 +53,10 @@ pub(super) struct Board {
     pub(super) payloads: Payloads,
     pub(super) reached: Reached,
     pub(super) check: Check,
-    pub(super) publishers: u32,
-    pub(super) topics: u32,
+    /// By publisher: its topic, and its place among the publishers of that.
+    pub(super) places: Vec<(usize, usize)>,
+    /// By topic: messages that came to members of this process.
+    pub(super) delivered: Vec<u64>,
 }
 
 impl Member {
@@ -71,12 +70,10 @@ impl Member {
             client,
             inbox: Inbox {
                 topic,
-                number: publisher,
                 sequences: Sequences::new(options.publishers_of(topic)),
                 reader: options.dialect.reader(),
                 is_greeted: false,
                 received: 0,
-                own: 0,
                 bytes: 0,
             },
             publisher: publisher.map(|number| Publisher {
@@ -115,7 +112,9 @@ pub(super) struct Intake<'i, 'r, 'l> {
     pub(super) run: &'i mut Run<'r, 'l>,
     /// When the latest messages came.
     now: u64,
+    /// Messages, and those of them that were what they should be: added up in the end.
     taken: u64,
+    right: u64,
     /// A latency that was not recorded yet, and how often it came: messages of one batch have the same.
     pending: (u64, u64),
 }
@@ -124,6 +123,17 @@ pub(super) struct Intake<'i, 'r, 'l> {
 const CLOCK_EVERY: u64 = 256;
 /// Unless all are compared: one filler of so many.
 const FILLER_EVERY: u64 = 16;
+
+/// What is wrong with a message.
+#[derive(Clone, Copy, Debug)]
+enum Wrong {
+    /// It is not what anybody published.
+    Corrupt,
+    /// It is another topic's.
+    Foreign(Stamp),
+    /// It did not come in its turn.
+    Disordered(Disorder, Stamp),
+}
 
 impl<'i, 'r, 'l> Intake<'i, 'r, 'l> {
     pub(super) fn new(
@@ -137,6 +147,7 @@ impl<'i, 'r, 'l> Intake<'i, 'r, 'l> {
             run,
             now: 0,
             taken: 0,
+            right: 0,
             pending: (0, 0),
         }
     }
@@ -144,26 +155,30 @@ impl<'i, 'r, 'l> Intake<'i, 'r, 'l> {
     /// Takes a WebSocket message.
     #[inline]
     pub(super) fn message(&mut self, client: &mut Client, message: &[u8]) -> Result<(), Fault> {
-        match self.inbox.reader.take() {
-            None => {
-                self.payload(message);
-                Ok(())
-            }
-            Some(mut reader) => {
-                let read = reader.read(message, |said| {
-                    match said {
-                        Said::Payload(payload) => self.payload(payload),
-                        Said::Ping => client.send(nats::PONG),
-                        Said::Pong => {}
-                    }
-                    Ok(())
-                });
-                self.inbox.reader = Some(reader);
-                read
-            }
+        if self.inbox.reader.is_none() {
+            self.payload(message);
+            return Ok(());
         }
+        self.nats_message(client, message)
     }
 
+    fn nats_message(&mut self, client: &mut Client, message: &[u8]) -> Result<(), Fault> {
+        let Some(mut reader) = self.inbox.reader.take() else {
+            return Ok(());
+        };
+        let read = reader.read(message, |said| {
+            match said {
+                Said::Payload(payload) => self.payload(payload),
+                Said::Ping => client.send(nats::PONG),
+                Said::Pong => {}
+            }
+            Ok(())
+        });
+        self.inbox.reader = Some(reader);
+        read
+    }
+
+    #[inline]
     fn payload(&mut self, payload: &[u8]) {
         if self.taken.is_multiple_of(CLOCK_EVERY) {
             self.now = now();
@@ -171,42 +186,50 @@ impl<'i, 'r, 'l> Intake<'i, 'r, 'l> {
         self.taken += 1;
         match self.judge(payload) {
             Ok(stamp) => self.deliver(&stamp),
-            Err(Fault(failure, what)) => self.run.failures.add(failure, what),
+            Err(wrong) => self.fail(wrong, payload.len()),
         }
     }
 
     /// Whether it is what was published, and comes in its turn.
     #[inline]
-    fn judge(&mut self, payload: &[u8]) -> Result<Stamp, Fault> {
+    fn judge(&mut self, payload: &[u8]) -> Result<Stamp, Wrong> {
         let Inbox {
             sequences,
             received,
             topic,
             ..
-        } = self.inbox;
-        let nth = *received;
-        *received += 1;
+        } = &mut *self.inbox;
         let Some(stamp) = self.board.payloads.stamp(payload) else {
             sequences.note_unreadable();
-            return Err(corrupt(*topic, payload));
+            return Err(Wrong::Corrupt);
         };
-        let Some(publisher) = self.board.place(&stamp, *topic) else {
-            return Err(foreign(*topic, &stamp));
-        };
+        let place = self.board.place(&stamp, *topic);
+        let publisher = place.ok_or(Wrong::Foreign(stamp))?;
         sequences
             .note(publisher, stamp.sequence, stamp.is_last)
-            .map_err(|disorder| disordered(disorder, &stamp))?;
+            .map_err(|disorder| Wrong::Disordered(disorder, stamp))?;
+        let nth = *received + self.taken;
         let is_compared = self.board.check == Check::Every || nth.is_multiple_of(FILLER_EVERY);
         if is_compared && !self.board.payloads.is_filled_right(&stamp, payload) {
-            return Err(corrupt(*topic, payload));
+            return Err(Wrong::Corrupt);
         }
         Ok(stamp)
     }
 
+    #[cold]
+    fn fail(&mut self, wrong: Wrong, len: usize) {
+        let topic = self.inbox.topic;
+        let Fault(failure, what) = match wrong {
+            Wrong::Corrupt => corrupt(topic, len),
+            Wrong::Foreign(stamp) => foreign(topic, &stamp),
+            Wrong::Disordered(disorder, stamp) => disordered(disorder, &stamp),
+        };
+        self.run.failures.add(failure, what);
+    }
+
     #[inline]
     fn deliver(&mut self, stamp: &Stamp) {
-        self.run.count += 1;
-        self.inbox.own += u64::from(self.inbox.number == Some(stamp.publisher));
+        self.right += 1;
         let latency = self.now.saturating_sub(stamp.sent);
         self.board.reached.note(stamp, latency);
         if self.pending.0 != latency {
@@ -216,27 +239,33 @@ impl<'i, 'r, 'l> Intake<'i, 'r, 'l> {
     }
 
     /// Records what is pending.
-    pub(super) fn record(&mut self) {
+    fn record(&mut self) {
         let (latency, count) = std::mem::take(&mut self.pending);
         if count > 0 {
             self.run.record(Duration::from_nanos(latency), count);
         }
     }
+
+    /// Adds up what came.
+    pub(super) fn finish(mut self) {
+        self.record();
+        self.run.count += self.right;
+        self.inbox.received += self.taken;
+        self.board.delivered[self.inbox.topic] += self.taken;
+    }
 }
 
 impl Board {
     /// Which of its topic's publishers a message is of, if it belongs there.
+    #[inline]
     fn place(&self, stamp: &Stamp, topic: usize) -> Option<usize> {
-        // One division of 32 bits: this is done for every delivery.
-        let (place, of) = (stamp.publisher / self.topics, stamp.publisher % self.topics);
-        let is_here = stamp.publisher < self.publishers && of as usize == topic;
-        is_here.then_some(place as usize)
+        let (of, place) = *self.places.get(stamp.publisher as usize)?;
+        (of == topic).then_some(place)
     }
 }
 
 #[cold]
-fn corrupt(topic: usize, payload: &[u8]) -> Fault {
-    let len = payload.len();
+fn corrupt(topic: usize, len: usize) -> Fault {
     let what = format!("a message of topic {topic} with {len} bytes is not what was published");
     Fault(Failure::Corrupt, what)
 }

@@ -1,8 +1,9 @@
 //! Broadcast load: publishers send to topics, all members of a topic receive, each message is followed to the last.
 //!
-//! Publishers are members of their topic too, and receive what they send: that is how a publisher of a closed
-//! loop knows that a batch was delivered, however many processes hold the other members. With a rate the loop
-//! is open: each batch has a time at which it should be sent, and its latencies count from then.
+//! Publishers are members of their topic too, and receive what they send. In a closed loop the next batch
+//! leaves when all readers that this process has got as much as all publishers send in a round; when everyone
+//! talks, each when it has got that itself. With a rate the loop is open: each batch has a time at which it
+//! should be sent, and its latencies count from then.
 //!
 //! The clock of latencies is `CLOCK_MONOTONIC`, which all processes of a machine share.
 
@@ -105,6 +106,8 @@ struct Load<'o> {
     first_publisher: usize,
     sent: Vec<u64>,
     board: Board,
+    /// By topic: members of this process that read.
+    readers: Vec<u64>,
     schedule: Option<Schedule>,
     is_publishing: bool,
     /// Messages published while counting.
@@ -139,9 +142,12 @@ impl<'o> Load<'o> {
                 payloads: Payloads::new(options.size),
                 reached: Reached::new(options.publishers),
                 check: options.check,
-                publishers: options.publishers as u32,
-                topics: options.topics as u32,
+                places: (0..options.publishers)
+                    .map(|publisher| (publisher % options.topics, publisher / options.topics))
+                    .collect(),
+                delivered: vec![0; options.topics],
             },
+            readers: vec![0; options.topics],
             schedule: None,
             is_publishing: true,
             published: 0,
@@ -171,6 +177,14 @@ impl<'o> Load<'o> {
             if options.is_stalled(first_subscriber + subscriber) {
                 load.stall(publishers + subscriber)?;
             }
+        }
+        for member in load
+            .members
+            .iter()
+            .flatten()
+            .filter(|member| !member.is_stalled)
+        {
+            load.readers[member.inbox.topic] += 1;
         }
         load.schedule = Schedule::of(options, publishers, &load.poll)?;
         Ok(load)
@@ -304,7 +318,23 @@ impl<'o> Load<'o> {
                 load.serve(member, readiness, run)
             });
         }
+        if !self.options.is_everyone {
+            self.publish_delivered(run);
+        }
         Ok(())
+    }
+
+    /// In a closed loop: lets publishers go on whose batches have come to all.
+    fn publish_delivered(&mut self, run: &mut Run<'_, '_>) {
+        let publishers = match self.options.asking {
+            Asking::InFlight(_) => self.sent.len(),
+            Asking::PerSecond(_) => 0,
+        };
+        for place in 0..publishers {
+            self.with(place, run, |member, load, _| {
+                load.publish_while_free(member)
+            });
+        }
     }
 
     /// Does something with a member that still lives, and buries it if that fails.
@@ -348,7 +378,10 @@ impl<'o> Load<'o> {
         } else {
             self.receive(member, run)?;
         }
-        self.publish_while_free(member)
+        if self.options.is_everyone {
+            self.publish_while_free(member)?;
+        }
+        Ok(())
     }
 
     fn receive(&mut self, member: &mut Member, run: &mut Run<'_, '_>) -> Result<(), Fault> {
@@ -358,11 +391,12 @@ impl<'o> Load<'o> {
             Event::Message(message) => intake.message(client, message.payload()),
             _ => Ok(()),
         });
-        intake.record();
+        intake.finish();
         received
     }
 
-    /// Counts frames by their bytes, which the kernel drops (`MSG_TRUNC`, tcp(7)), all but the first ones.
+    /// Counts frames by their bytes. These are copied out of the kernel all the same: who sends pays for memory
+    /// that another core has just read, and must pay so whether or not anybody looks at it.
     fn count(
         &mut self,
         member: &mut Member,
@@ -373,11 +407,7 @@ impl<'o> Load<'o> {
         loop {
             let buffer = self.shared.buffer();
             let is_first = member.inbox.bytes == 0;
-            let flags = if is_first {
-                RecvFlags::empty()
-            } else {
-                RecvFlags::TRUNC
-            };
+            let flags = RecvFlags::empty();
             let received = match rustix::net::recv(member.client.stream(), &mut *buffer, flags) {
                 Ok((_, 0)) => return Err(Fault(Failure::Closed, "end of stream".into())),
                 Ok((_, received)) => received,
@@ -393,6 +423,7 @@ impl<'o> Load<'o> {
             member.inbox.bytes += received as u64;
             let complete = member.inbox.bytes / frame_len;
             run.count += complete - member.inbox.received;
+            self.board.delivered[member.inbox.topic] += complete - member.inbox.received;
             member.inbox.received = complete;
             if received < buffer.len() && !is_ending {
                 return Ok(());
@@ -414,19 +445,21 @@ impl<'o> Load<'o> {
         member.client.flush()
     }
 
-    /// Batches that were not delivered yet, as far as their publisher can tell.
+    /// Batches that were not delivered yet, as far as this process can tell.
     fn in_flight(&self, member: &Member, publisher: &Publisher) -> u64 {
         let sent = publisher.sequence / self.options.batch as u64;
-        let awaited = self.options.awaited_per_batch(member.inbox.topic);
-        let delivered = (self.delivered_to(member) + publisher.forgiven) / awaited;
-        sent.saturating_sub(delivered)
+        let (delivered, awaited) = self.delivered_for(member);
+        sent.saturating_sub((delivered + publisher.forgiven) / awaited.max(1))
     }
 
-    fn delivered_to(&self, member: &Member) -> u64 {
-        if self.options.counts_rounds() {
-            member.inbox.received
+    /// Messages that have come, of those that a publisher waits for, and how many these are for each batch.
+    fn delivered_for(&self, member: &Member) -> (u64, u64) {
+        let topic = member.inbox.topic;
+        let round = self.options.round(topic);
+        if self.options.is_everyone {
+            (member.inbox.received, round)
         } else {
-            member.inbox.own
+            (self.board.delivered[topic], round * self.readers[topic])
         }
     }
 
@@ -506,7 +539,7 @@ impl<'o> Load<'o> {
         self.looked = now;
         for place in 0..self.sent.len() {
             self.with(place, run, |member, load, _| {
-                let delivered = load.delivered_to(member);
+                let (delivered, awaited) = load.delivered_for(member);
                 let Some(publisher) = &mut member.publisher else {
                     return Ok(());
                 };
@@ -514,8 +547,7 @@ impl<'o> Load<'o> {
                     return Ok(());
                 }
                 let batches = publisher.sequence / load.options.batch as u64;
-                let awaited = batches * load.options.awaited_per_batch(member.inbox.topic);
-                publisher.forgiven = awaited.saturating_sub(delivered);
+                publisher.forgiven = (batches * awaited).saturating_sub(delivered);
                 load.publish_while_free(member)
             });
         }

@@ -103,19 +103,8 @@ impl Options {
         before(subscriber) < before(subscriber + 1)
     }
 
-    /// The messages that a publisher of a topic awaits for each batch: its own, or everyone's.
-    pub(super) fn awaited_per_batch(&self, topic: usize) -> u64 {
-        let batch = self.batch as u64;
-        if self.counts_rounds() {
-            batch * self.publishers_of(topic) as u64
-        } else {
-            batch
-        }
-    }
-
-    /// Whether a batch is delivered when as many messages came as all publish in a round. Who does not
-    /// look at messages cannot tell which are its own.
-    pub(super) fn counts_rounds(&self) -> bool {
-        self.is_everyone || self.check == Check::Length
+    /// The messages that each reader of a topic gets when all its publishers send a batch.
+    pub(super) fn round(&self, topic: usize) -> u64 {
+        (self.batch * self.publishers_of(topic)) as u64
     }
 }
