@@ -210,10 +210,7 @@ impl Frames {
         let available = payload_len.min(input.len() - header_len);
         let key = header.masking_key.unwrap_or_default();
         let fresh = &mut input[header_len + unmasked..header_len + available];
-        let is_ascii = apply_mask_ascii(fresh, key, unmasked);
-        if header.opcode == Opcode::Text {
-            self.validate(fresh, is_ascii)?;
-        }
+        self.unmask(fresh, key, unmasked, header.opcode == Opcode::Text)?;
         if available < payload_len {
             let (header_len, unmasked) = (header_len as u8, available as u32);
             self.progress = Progress::InPlace {
@@ -248,10 +245,9 @@ impl Frames {
         };
         let count = stream.remaining_usize().min(input.len() - start);
         let chunk = &mut input[start..start + count];
-        let is_ascii = apply_mask_ascii(chunk, stream.key, usize::from(stream.phase));
-        if self.message == Some(MessageKind::Text) {
-            self.validate(chunk, is_ascii)?;
-        }
+        let (key, phase) = (stream.key, usize::from(stream.phase));
+        let is_text = self.message == Some(MessageKind::Text);
+        self.unmask(chunk, key, phase, is_text)?;
         assembly.extend(chunk);
         let found = self.advance_stream(count)?;
         Ok((start + count, found))
@@ -271,10 +267,9 @@ impl Frames {
             "more bytes than the payload has left"
         );
         let chunk = assembly.advance(count);
-        let is_ascii = apply_mask_ascii(chunk, stream.key, usize::from(stream.phase));
-        if self.message == Some(MessageKind::Text) {
-            self.validate(chunk, is_ascii)?;
-        }
+        let (key, phase) = (stream.key, usize::from(stream.phase));
+        let is_text = self.message == Some(MessageKind::Text);
+        self.unmask(chunk, key, phase, is_text)?;
         self.advance_stream(count)
     }
 
@@ -302,13 +297,24 @@ impl Frames {
         Ok(Found::Assembled(kind))
     }
 
-    /// §8.1: bytes that no UTF-8 text can hold fail the connection as soon as they are seen.
+    /// Unmasks a part of a payload, and judges it if it is text (§8.1): bytes that no UTF-8 text can hold fail
+    /// the connection as soon as they are seen.
     #[inline]
-    fn validate(&mut self, chunk: &[u8], is_ascii: bool) -> Result<(), ProtocolError> {
-        let judged = if is_ascii {
-            self.utf8.push_ascii(chunk.len())
+    fn unmask(
+        &mut self,
+        part: &mut [u8],
+        key: [u8; 4],
+        phase: usize,
+        is_text: bool,
+    ) -> Result<(), ProtocolError> {
+        if !is_text {
+            apply_mask(part, key, phase);
+            return Ok(());
+        }
+        let judged = if apply_mask_ascii(part, key, phase) {
+            self.utf8.push_ascii(part.len())
         } else {
-            self.utf8.push(chunk)
+            self.utf8.push(part)
         };
         judged.map_err(|_| ProtocolError::InvalidUtf8)
     }
