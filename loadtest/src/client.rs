@@ -201,6 +201,20 @@ impl Client {
         shared: &mut Shared,
         mut each: impl FnMut(&mut Self, Event<'_>) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
+        self.receive_bytes(shared, |client, input| client.read(input, &mut each))
+    }
+
+    /// Receives all there is, and lends out the bytes; `take` answers how many it has consumed. The others are
+    /// lent out again, with more behind them.
+    ///
+    /// # Errors
+    ///
+    /// If the stream ended, or if `take` says so.
+    pub fn receive_bytes(
+        &mut self,
+        shared: &mut Shared,
+        mut take: impl FnMut(&mut Self, &mut [u8]) -> Result<usize, Fault>,
+    ) -> Result<(), Fault> {
         loop {
             let begun = self.unread.len();
             shared.buffer[..begun].copy_from_slice(&self.unread);
@@ -213,7 +227,7 @@ impl Client {
             };
             let filled = begun + received;
             let is_full = filled == shared.buffer.len();
-            let consumed = self.take(&mut shared.buffer[..filled], &mut each)?;
+            let consumed = take(self, &mut shared.buffer[..filled])?;
             self.unread.clear();
             self.unread
                 .extend_from_slice(&shared.buffer[consumed..filled]);
@@ -225,10 +239,15 @@ impl Client {
         }
     }
 
-    fn take(
+    /// Reads bytes that were received, and lends out what they are; answers how many were consumed.
+    ///
+    /// # Errors
+    ///
+    /// If the server closed or broke the protocol; or if `each` says so.
+    pub fn read(
         &mut self,
         input: &mut [u8],
-        each: &mut impl FnMut(&mut Self, Event<'_>) -> Result<(), Fault>,
+        mut each: impl FnMut(&mut Self, Event<'_>) -> Result<(), Fault>,
     ) -> Result<usize, Fault> {
         let mut consumed = 0;
         // Lent events may not borrow from `self` while the callback has it.

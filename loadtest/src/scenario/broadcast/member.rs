@@ -1,14 +1,17 @@
 //! One member of a topic: what it has received, and what it publishes.
 
+use super::log::{LONGEST_FRAME, Log};
 use super::nats::{self, Said};
 use super::sequence::{Disorder, Sequences};
-use super::{Options, reached::Reached};
+use super::{Dialect, Options, reached::Reached};
 use crate::client::{Client, Fault};
 use crate::failure::Failure;
+use crate::frame;
 use crate::scenario::echo::Check;
 use crate::scenario::stamp::{Payloads, Stamp, now};
 use crate::worker::Run;
 use std::time::Duration;
+use stentor::protocol::Event;
 
 /// One member of a topic.
 #[derive(Debug)]
@@ -24,7 +27,7 @@ pub(super) struct Member {
 #[derive(Debug)]
 pub(super) struct Inbox {
     pub(super) topic: usize,
-    pub(super) sequences: Sequences,
+    reading: Reading,
     /// Of a NATS server: what is said in messages.
     reader: Option<nats::Reader>,
     /// The server has done what the greeting asked for.
@@ -33,6 +36,26 @@ pub(super) struct Inbox {
     pub(super) received: u64,
     /// Where only bytes are counted.
     pub(super) bytes: u64,
+}
+
+/// How a member learns what it has received.
+#[derive(Debug)]
+enum Reading {
+    /// By comparing it with what others of its topic have: so many messages so far.
+    Compared(u64),
+    /// By reading every message.
+    Alone(Sequences),
+}
+
+impl Reading {
+    fn of(options: &Options, topic: usize) -> Self {
+        let is_short = frame::server_frame_len(options.size) <= LONGEST_FRAME;
+        if options.dialect == Dialect::Raw && is_short {
+            Reading::Compared(0)
+        } else {
+            Reading::Alone(Sequences::new(options.publishers_of(topic)))
+        }
+    }
 }
 
 /// What a member publishes.
@@ -57,6 +80,12 @@ pub(super) struct Board {
     pub(super) places: Vec<(usize, usize)>,
     /// By topic: messages that came to members of this process.
     pub(super) delivered: Vec<u64>,
+    /// By topic: what they were.
+    pub(super) logs: Vec<Log>,
+    /// The header of all frames.
+    pub(super) header: Vec<u8>,
+    /// What the member ahead reads, each message with its publisher's place.
+    pub(super) ahead: Vec<(usize, Stamp)>,
 }
 
 impl Member {
@@ -70,7 +99,7 @@ impl Member {
             client,
             inbox: Inbox {
                 topic,
-                sequences: Sequences::new(options.publishers_of(topic)),
+                reading: Reading::of(options, topic),
                 reader: options.dialect.reader(),
                 is_greeted: false,
                 received: 0,
@@ -88,6 +117,24 @@ impl Member {
 }
 
 impl Inbox {
+    /// Whether the last message of every publisher came.
+    pub(super) fn is_complete(&self, board: &Board) -> bool {
+        match &self.reading {
+            Reading::Compared(position) => board.logs[self.topic].is_complete_at(*position),
+            Reading::Alone(sequences) => sequences.is_complete(),
+        }
+    }
+
+    /// How many messages never came; `sent` says how many the publisher at a place sent, if that is known.
+    pub(super) fn gaps(&self, board: &Board, sent: impl Fn(usize) -> Option<u64>) -> u64 {
+        match &self.reading {
+            Reading::Compared(position) => {
+                board.logs[self.topic].sequences_at(*position).gaps(sent)
+            }
+            Reading::Alone(sequences) => sequences.gaps(sent),
+        }
+    }
+
     /// What a NATS server says before anything is published.
     pub(super) fn greet(&mut self, client: &mut Client, message: &[u8]) -> Result<(), Fault> {
         let Some(reader) = &mut self.reader else {
@@ -115,13 +162,15 @@ pub(super) struct Intake<'i, 'r, 'l> {
     /// Messages, and those of them that were what they should be: added up in the end.
     taken: u64,
     right: u64,
+    /// What is read, is read for all.
+    is_leading: bool,
     /// A latency that was not recorded yet, and how often it came: messages of one batch have the same.
     pending: (u64, u64),
 }
 
 /// The clock is read anew after so many messages of one receive.
 const CLOCK_EVERY: u64 = 256;
-/// Unless all are compared: one filler of so many.
+/// Of a member that reads alone, unless all are compared: one filler of so many.
 const FILLER_EVERY: u64 = 16;
 
 /// What is wrong with a message.
@@ -148,13 +197,123 @@ impl<'i, 'r, 'l> Intake<'i, 'r, 'l> {
             now: 0,
             taken: 0,
             right: 0,
+            is_leading: false,
             pending: (0, 0),
         }
     }
 
+    /// Takes bytes that were received; answers how many were consumed.
+    pub(super) fn bytes(&mut self, client: &mut Client, input: &mut [u8]) -> Result<usize, Fault> {
+        let mut consumed = 0;
+        while consumed < input.len() {
+            let rest = &mut input[consumed..];
+            let Reading::Compared(position) = self.inbox.reading else {
+                return Ok(consumed + self.read(client, rest)?);
+            };
+            match self.compare(client, position, rest)? {
+                Some(taken) => consumed += taken,
+                None => break,
+            }
+        }
+        Ok(consumed)
+    }
+
+    /// Takes what is at the start of `input`, or stops comparing; without an answer more bytes are needed.
+    fn compare(
+        &mut self,
+        client: &mut Client,
+        position: u64,
+        input: &mut [u8],
+    ) -> Result<Option<usize>, Fault> {
+        let log = &self.board.logs[self.inbox.topic];
+        let frame_len = log.frame_len();
+        let matching = log.matching(position, input);
+        if matching > 0 {
+            self.compared(position, position + matching);
+            return Ok(Some(matching as usize * frame_len));
+        }
+        if let Some(len) = ping_len(input) {
+            let whole = input.get_mut(..len);
+            return whole.map(|ping| self.read(client, ping)).transpose();
+        }
+        if position == log.len() && self.fresh(input) > 0 {
+            return self.lead(client, position, input).map(Some);
+        }
+        if input.len() < frame_len && self.begins_as_expected(input) {
+            return Ok(None);
+        }
+        self.inbox.reading = Reading::Alone(log.sequences_at(position));
+        Ok(Some(0))
+    }
+
+    fn begins_as_expected(&self, input: &[u8]) -> bool {
+        let header = &self.board.header;
+        let len = input.len().min(header.len());
+        input[..len] == header[..len]
+    }
+
+    /// Bytes of whole frames with the header that all have.
+    fn fresh(&self, input: &[u8]) -> usize {
+        let frame_len = self.board.logs[self.inbox.topic].frame_len();
+        let frames = input.chunks_exact(frame_len);
+        let alike = frames.take_while(|frame| frame.starts_with(&self.board.header));
+        alike.count() * frame_len
+    }
+
+    /// Messages that are equal to those which the member ahead has read.
+    fn compared(&mut self, from: u64, to: u64) {
+        self.inbox.reading = Reading::Compared(to);
+        if from == to {
+            return;
+        }
+        self.now = now();
+        self.taken += to - from;
+        self.right += to - from;
+        let Board { logs, reached, .. } = &mut *self.board;
+        for run in logs[self.inbox.topic].runs(from, to) {
+            let latency = self.now.saturating_sub(run.stamp.sent);
+            reached.note_many(&run.stamp, run.count, latency);
+            self.run.record(Duration::from_nanos(latency), run.count);
+        }
+    }
+
+    /// Reads whole frames that nobody has read before, for all.
+    fn lead(
+        &mut self,
+        client: &mut Client,
+        position: u64,
+        input: &mut [u8],
+    ) -> Result<usize, Fault> {
+        let topic = self.inbox.topic;
+        let fresh = self.fresh(input);
+        self.inbox.reading = Reading::Alone(self.board.logs[topic].sequences_at(position));
+        self.board.ahead.clear();
+        self.is_leading = true;
+        let consumed = self.read(client, &mut input[..fresh]);
+        self.is_leading = false;
+        let Board { logs, ahead, .. } = &mut *self.board;
+        let is_regular = ahead.len() * logs[topic].frame_len() == fresh;
+        // Anything else than these messages, and from here on this member reads alone.
+        if is_regular {
+            let to = position + ahead.len() as u64;
+            let read = std::mem::replace(&mut self.inbox.reading, Reading::Compared(to));
+            if let Reading::Alone(sequences) = read {
+                logs[topic].append(&input[..fresh], ahead, sequences);
+            }
+        }
+        consumed
+    }
+
+    fn read(&mut self, client: &mut Client, input: &mut [u8]) -> Result<usize, Fault> {
+        client.read(input, |client, event| match event {
+            Event::Message(message) => self.message(client, message.payload()),
+            _ => Ok(()),
+        })
+    }
+
     /// Takes a WebSocket message.
     #[inline]
-    pub(super) fn message(&mut self, client: &mut Client, message: &[u8]) -> Result<(), Fault> {
+    fn message(&mut self, client: &mut Client, message: &[u8]) -> Result<(), Fault> {
         if self.inbox.reader.is_none() {
             self.payload(message);
             return Ok(());
@@ -194,11 +353,14 @@ impl<'i, 'r, 'l> Intake<'i, 'r, 'l> {
     #[inline]
     fn judge(&mut self, payload: &[u8]) -> Result<Stamp, Wrong> {
         let Inbox {
-            sequences,
+            reading: Reading::Alone(sequences),
             received,
             topic,
             ..
-        } = &mut *self.inbox;
+        } = &mut *self.inbox
+        else {
+            unreachable!("who compares does not judge")
+        };
         let Some(stamp) = self.board.payloads.stamp(payload) else {
             sequences.note_unreadable();
             return Err(Wrong::Corrupt);
@@ -208,10 +370,14 @@ impl<'i, 'r, 'l> Intake<'i, 'r, 'l> {
         sequences
             .note(publisher, stamp.sequence, stamp.is_last)
             .map_err(|disorder| Wrong::Disordered(disorder, stamp))?;
-        let nth = *received + self.taken;
-        let is_compared = self.board.check == Check::Every || nth.is_multiple_of(FILLER_EVERY);
+        let nth = *received + self.taken - 1; // It is taken already.
+        let is_compared =
+            self.is_leading || self.board.check == Check::Every || nth.is_multiple_of(FILLER_EVERY);
         if is_compared && !self.board.payloads.is_filled_right(&stamp, payload) {
             return Err(Wrong::Corrupt);
+        }
+        if self.is_leading {
+            self.board.ahead.push((publisher, stamp));
         }
         Ok(stamp)
     }
@@ -256,11 +422,42 @@ impl<'i, 'r, 'l> Intake<'i, 'r, 'l> {
 }
 
 impl Board {
+    /// Before the first message; `header` is that of all frames.
+    pub(super) fn new(options: &Options, header: Vec<u8>) -> Self {
+        let frame_len = frame::server_frame_len(options.size);
+        let topics = 0..options.topics;
+        let publishers = 0..options.publishers;
+        Board {
+            payloads: Payloads::new(options.size),
+            reached: Reached::new(options.publishers),
+            check: options.check,
+            places: publishers
+                .map(|publisher| (publisher % options.topics, publisher / options.topics))
+                .collect(),
+            delivered: vec![0; options.topics],
+            logs: topics
+                .map(|topic| Log::new(frame_len, options.publishers_of(topic)))
+                .collect(),
+            header,
+            ahead: Vec::new(),
+        }
+    }
+
     /// Which of its topic's publishers a message is of, if it belongs there.
     #[inline]
     fn place(&self, stamp: &Stamp, topic: usize) -> Option<usize> {
         let (of, place) = *self.places.get(stamp.publisher as usize)?;
         (of == topic).then_some(place)
+    }
+}
+
+/// The length of a Ping or Pong at the start of `input`: these may stand between messages. As many bytes as a
+/// header has are needed to tell.
+fn ping_len(input: &[u8]) -> Option<usize> {
+    match *input {
+        [0x89 | 0x8a] => Some(2),
+        [0x89 | 0x8a, len, ..] => Some(2 + usize::from(len & 0x7f)),
+        _ => None,
     }
 }
 

@@ -7,6 +7,7 @@
 //!
 //! The clock of latencies is `CLOCK_MONOTONIC`, which all processes of a machine share.
 
+mod log;
 mod member;
 mod nats;
 mod options;
@@ -25,10 +26,9 @@ use stentor::protocol::Event;
 
 use self::member::{Board, Intake, Member, Publisher};
 pub use self::options::{Dialect, Options, SMALLEST, TOPIC};
-use self::reached::Reached;
 use self::schedule::Schedule;
 use super::echo::{Asking, Check};
-use super::stamp::{Payloads, Stamp, now};
+use super::stamp::{Stamp, now};
 use crate::client::{Client, Fault, PATIENCE, Shared, require_server};
 use crate::dial::{Dialer, Wanted};
 use crate::failure::{Error, Failure, Failures};
@@ -138,15 +138,7 @@ impl<'o> Load<'o> {
             members: Vec::new(),
             first_publisher,
             sent: vec![0; publishers],
-            board: Board {
-                payloads: Payloads::new(options.size),
-                reached: Reached::new(options.publishers),
-                check: options.check,
-                places: (0..options.publishers)
-                    .map(|publisher| (publisher % options.topics, publisher / options.topics))
-                    .collect(),
-                delivered: vec![0; options.topics],
-            },
+            board: Board::new(options, header(options.size)),
             readers: vec![0; options.topics],
             schedule: None,
             is_publishing: true,
@@ -387,9 +379,8 @@ impl<'o> Load<'o> {
     fn receive(&mut self, member: &mut Member, run: &mut Run<'_, '_>) -> Result<(), Fault> {
         let Member { client, inbox, .. } = member;
         let mut intake = Intake::new(inbox, &mut self.board, run);
-        let received = client.receive(&mut self.shared, |client, event| match event {
-            Event::Message(message) => intake.message(client, message.payload()),
-            _ => Ok(()),
+        let received = client.receive_bytes(&mut self.shared, |client, input| {
+            intake.bytes(client, input)
         });
         intake.finish();
         received
@@ -593,7 +584,7 @@ impl<'o> Load<'o> {
     fn is_complete(&self) -> bool {
         self.readers().all(|member| match self.options.check {
             Check::Length => self.sent_to(member) == Some(member.inbox.received),
-            _ => member.inbox.sequences.is_complete(),
+            _ => member.inbox.is_complete(&self.board),
         })
     }
 
@@ -627,7 +618,7 @@ impl<'o> Load<'o> {
 
     fn gaps(&self, member: &Member) -> u64 {
         let (topic, topics) = (member.inbox.topic, self.options.topics);
-        member.inbox.sequences.gaps(|place| {
+        member.inbox.gaps(&self.board, |place| {
             let own = (topic + place * topics).checked_sub(self.first_publisher);
             self.sent.get(own?).copied()
         })
@@ -709,10 +700,16 @@ fn wait(poll: &mut Poll, events: &mut Events, timeout: Duration) -> Result<(), E
     }
 }
 
+/// The header of a server's frame of that size.
+fn header(size: usize) -> Vec<u8> {
+    let mut frame = Vec::new();
+    frame::push_server_frame(&mut frame, frame::Opcode::Binary, &vec![0; size]);
+    frame.truncate(frame::header_len(size));
+    frame
+}
+
 fn require_header(received: &[u8], size: usize) -> Result<(), Fault> {
-    let mut expected = Vec::new();
-    frame::push_server_frame(&mut expected, frame::Opcode::Binary, &vec![0; size]);
-    expected.truncate(frame::header_len(size));
+    let expected = header(size);
     // FIN and no reserved bit; the opcode is left to a program that did not read ours.
     match received.get(..expected.len()) {
         Some(seen) if seen[0] & 0xf0 != 0x80 || seen[1..] != expected[1..] => Err(Fault(

@@ -53,6 +53,20 @@ impl Reached {
         }
     }
 
+    /// The same for neighbours of one publisher, of which `stamp` is that of the first.
+    #[inline]
+    pub(super) fn note_many(&mut self, stamp: &Stamp, count: u64, nanoseconds: u64) {
+        if stamp.sent < self.since {
+            return;
+        }
+        let end = stamp.sequence + count;
+        let mut sequence = stamp.sequence.next_multiple_of(1 << self.zeros);
+        while sequence < end {
+            self.keep(&Stamp { sequence, ..*stamp }, nanoseconds);
+            sequence = (sequence + 1).next_multiple_of(1 << self.zeros);
+        }
+    }
+
     fn keep(&mut self, stamp: &Stamp, nanoseconds: u64) {
         while (stamp.sequence >> self.zeros) as usize >= self.room {
             self.thin();

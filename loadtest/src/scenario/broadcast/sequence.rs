@@ -1,7 +1,7 @@
 //! The order of what one member receives: each publisher's messages one after another, none missing, none twice.
 
 /// What one member has of each publisher of its topic.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Sequences {
     /// The number of the next message of each publisher.
     expected: Box<[u64]>,
@@ -66,6 +66,15 @@ impl Sequences {
             self.unended -= 1;
         }
         Ok(())
+    }
+
+    /// Takes back the latest messages of a publisher, which had come in their turn.
+    pub(super) fn take_back(&mut self, publisher: usize, count: u64, is_last: bool) {
+        self.expected[publisher] -= count;
+        if is_last {
+            self.ended[publisher] = false;
+            self.unended += 1;
+        }
     }
 
     /// Notes a message of which nobody can say which it is.
