@@ -26,11 +26,12 @@ use crate::ring::RingPool;
 use crate::topic::{Subscribed, TopicError, TopicTable};
 
 /// From this size on a payload is written from where it is instead of being copied into the cork.
-/// Below, a copy costs less than the second slice of a vectored send (docs/BENCHMARKS.md).
-const UNCOPIED: usize = 16 << 10;
+/// Below, a copy costs no more than the second slice of a vectored send, and what is corked leaves
+/// in one send with its neighbours (docs/BENCHMARKS.md).
+const UNCOPIED: usize = 64 << 10;
 
 /// The cork is written out when it holds this much, so that it stays in the cache.
-const CORK: usize = 64 << 10;
+const CORK: usize = 128 << 10;
 
 /// The idle rings keep as much memory as this many of the smallest, and none larger than what one
 /// read can leave unconsumed: beginnings of frames and heads are small, but backpressure may hold
