@@ -61,7 +61,7 @@ fn verdict(report: &Report) -> String {
         Bound::Neither | Bound::Unknown => Ink::Doubtful,
     };
     let (name, meaning) = (ink.name(), Escaped(bound.meaning()));
-    format!("<p class=\"verdict {name}\"><strong>{bound}</strong>: {meaning}.</p>\n")
+    format!("<p class=\"verdict {name}\"><strong>{bound}:</strong> {meaning}.</p>\n")
 }
 
 /// The first number is the largest; whoever points at one sees it whole.
