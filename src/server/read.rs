@@ -9,6 +9,7 @@
 
 use std::io::{self, IoSliceMut};
 use std::mem;
+use std::ops::Range;
 
 use super::context::Context;
 use super::core::Core;
@@ -29,6 +30,8 @@ const SPARE_ASSEMBLIES: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Reader {
     buffer: Box<[u8]>,
+    /// The part of it that is used: it begins where kernels copy fast.
+    used: Range<usize>,
     /// For a message that begins in a pass; it goes with the connection if it does not end there.
     assembly: Assembly,
     spares: Vec<Assembly>,
@@ -36,8 +39,11 @@ pub(crate) struct Reader {
 
 impl Reader {
     pub(crate) fn new(buffer: usize) -> Self {
+        let storage = vec![0; buffer + Assembly::PAGE].into_boxed_slice();
+        let lead = Assembly::lead(storage.as_ptr().addr());
         Self {
-            buffer: vec![0; buffer].into_boxed_slice(),
+            used: lead..lead + buffer,
+            buffer: storage,
             assembly: Assembly::new(),
             spares: Vec::new(),
         }
@@ -83,7 +89,7 @@ impl Reader {
             assembly: begun.as_mut().unwrap_or(&mut self.assembly),
             has_completed: false,
         };
-        if pass.run(&mut self.buffer, is_held) == Flow::Held {
+        if pass.run(&mut self.buffer[self.used.clone()], is_held) == Flow::Held {
             pass.core.work(key).is_held = true;
         }
         pass.finish();
@@ -111,14 +117,17 @@ impl Reader {
 
     /// Reads and throws away what there is, once.
     pub(crate) fn discard_once(&mut self, transport: &mut Transport) {
-        let _ = transport.receive(&mut self.buffer);
+        let _ = transport.receive(&mut self.buffer[self.used.clone()]);
     }
 
     /// Reads and throws away what a peer still sends after the end, until its FIN.
     fn discard<S>(&mut self, core: &mut Core<S>, key: usize) {
         let mut budget = core.limits.read_budget;
         loop {
-            match core.peers[key].transport.receive(&mut self.buffer) {
+            match core.peers[key]
+                .transport
+                .receive(&mut self.buffer[self.used.clone()])
+            {
                 Ok(0) => {
                     core.peers[key].is_eof = true;
                     return core.linger_when_drained(key);
