@@ -279,7 +279,7 @@ impl fmt::Debug for Assembly {
         f.debug_struct("Assembly")
             .field("len", &self.len)
             .field("capacity", &self.storage.capacity())
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
