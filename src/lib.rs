@@ -45,6 +45,7 @@
 //! sockets of their own. The default feature `program` is for the program only: with
 //! `default-features = false` the library has the dependencies of its core.
 
+mod mid_page;
 pub mod protocol;
 pub mod ring;
 mod server;

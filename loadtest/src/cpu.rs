@@ -142,7 +142,10 @@ impl Use {
     /// The cost of each of `done` things, which are called `per`, where so many processes made the load.
     pub fn cost(&self, done: u64, per: &str, processes: usize) -> Cost {
         let part = |seconds: f64| seconds / self.seconds.max(f64::MIN_POSITIVE);
-        let each = |seconds: f64| seconds * 1e6 / float(done.max(1));
+        let each = |seconds: f64| match done {
+            0 => 0.0, // Nothing was done that it could be the cost of.
+            _ => seconds * 1e6 / float(done),
+        };
         let own = Share {
             busy: part(self.own),
             // Several processes wait for one another where they share a core.

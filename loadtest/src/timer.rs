@@ -19,9 +19,6 @@ pub struct Timer(OwnedFd);
 /// The token of timers.
 pub const TIMER: Token = Token(usize::MAX - 1);
 
-/// Shorter waits are not worth going to sleep for: waking up takes about as long.
-const NOT_WORTH_SLEEPING: Duration = Duration::from_micros(60);
-
 impl Timer {
     /// A timer that wakes `poll`.
     ///
@@ -38,15 +35,17 @@ impl Timer {
         Ok(Timer(timer))
     }
 
-    /// Sets it to `at`; answers with what timeout to poll, which is `otherwise` unless that time is
-    /// now, or as good as now.
+    /// Sets it to `at`; answers with what timeout to poll, which is `otherwise` unless that time is now.
+    ///
+    /// However near that time is, the loop goes to sleep: one that spins would be taken for a load generator
+    /// that is full. Waking up late, it finds more to send at once.
     ///
     /// # Errors
     ///
     /// If the system refuses.
     pub fn arm(&mut self, at: Instant, otherwise: Duration) -> Result<Duration, Error> {
         let left = at.saturating_duration_since(Instant::now());
-        if left < NOT_WORTH_SLEEPING {
+        if left.is_zero() {
             return Ok(Duration::ZERO);
         }
         if left < otherwise {

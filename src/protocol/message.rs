@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::frame::Opcode;
+use crate::mid_page;
 
 /// Whether a message is text or binary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -158,9 +159,8 @@ impl Assembly {
     /// A buffer of at most this size is worth keeping for the next long message.
     pub(crate) const KEPT: usize = 4 << 20;
 
-    /// From this size on it matters where in a page a buffer begins.
+    /// From this size on it matters where in a page a buffer begins (`mid_page`).
     const LARGE: usize = 64 << 10;
-    pub(crate) const PAGE: usize = 4096;
 
     /// An empty buffer, which owns no memory yet.
     pub const fn new() -> Self {
@@ -199,20 +199,10 @@ impl Assembly {
     pub fn clear(&mut self) {
         self.len = 0;
         self.start = if self.storage.len() >= Self::LARGE {
-            Self::lead(self.storage.as_ptr().addr())
+            mid_page::lead(&self.storage)
         } else {
             0
         };
-    }
-
-    /// How far behind `address` the middle of a page is.
-    ///
-    /// Kernels copy out of sockets with `rep movsb`, which processors do several times slower where
-    /// the destination lies just above the source modulo a page. Senders on this machine begin a
-    /// frame at the start of a page, and allocators a large buffer 16 bytes behind one: without a
-    /// lead, every payload, 14 bytes into its frame, would be copied two bytes up.
-    pub(crate) fn lead(address: usize) -> usize {
-        (Self::PAGE / 2).wrapping_sub(address) % Self::PAGE
     }
 
     /// Whether the buffer is larger than it had become for this message alone: it was used before.

@@ -17,6 +17,7 @@ use super::handler::{Accept, Closed, Fault, Handler};
 use super::peer::Stage;
 use super::stats::Cause;
 use super::transport::Transport;
+use crate::mid_page;
 use crate::protocol::http::{Request, Response};
 use crate::protocol::{
     Assembly, CloseCode, CloseFrame, Event, HandshakeError, Message, State, UsageError,
@@ -39,8 +40,8 @@ pub(crate) struct Reader {
 
 impl Reader {
     pub(crate) fn new(buffer: usize) -> Self {
-        let storage = vec![0; buffer + Assembly::PAGE].into_boxed_slice();
-        let lead = Assembly::lead(storage.as_ptr().addr());
+        let storage = vec![0; buffer + mid_page::PAGE].into_boxed_slice();
+        let lead = mid_page::lead(&storage);
         Self {
             used: lead..lead + buffer,
             buffer: storage,
