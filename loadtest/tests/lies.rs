@@ -20,6 +20,8 @@ enum Lie {
     Honest,
     /// It is not sent.
     Drop,
+    /// It is not sent, and the next one comes to the others later.
+    DropAhead,
     /// It is sent behind the next one.
     Swap,
     /// It is sent twice.
@@ -87,7 +89,7 @@ impl Teller {
     fn distort(&mut self, mut bytes: Vec<u8>, payload: &[u8]) {
         match self.lie {
             Lie::Honest | Lie::Status(_) => {}
-            Lie::Drop => return,
+            Lie::Drop | Lie::DropAhead => return,
             Lie::Swap => {
                 self.held = Some(bytes);
                 return;
@@ -138,6 +140,8 @@ struct Members {
     /// By handshake.
     tellers: Vec<(usize, Teller)>,
     is_plotted: bool,
+    /// What the others have not been told yet.
+    kept: Vec<Vec<u8>>,
 }
 
 /// Starts a server; it ends with the test.
@@ -231,9 +235,27 @@ impl Server {
                 victim.at = self.plot.message;
             }
         }
-        for (_, member) in &mut members.tellers {
-            member.tell(payload);
+        let Members { tellers, kept, .. } = &mut *members;
+        let is_victim = |member: &&mut Teller| member.at != usize::MAX;
+        let mut told = 0;
+        for victim in tellers.iter_mut().map(|of| &mut of.1).filter(is_victim) {
+            victim.tell(payload);
+            told = victim.told;
         }
+        kept.push(payload.to_vec());
+        if self.plot.lie == Lie::DropAhead && told == self.plot.message + 1 {
+            return;
+        }
+        if kept.len() > 1 {
+            thread::sleep(Duration::from_millis(20)); // By then the victim has read what is behind.
+        }
+        let others = tellers.iter_mut().map(|of| &mut of.1);
+        for other in others.filter(|member| !is_victim(member)) {
+            for payload in &*kept {
+                other.tell(payload);
+            }
+        }
+        kept.clear();
     }
 }
 
@@ -324,6 +346,7 @@ fn broadcast_tells_lies_apart() {
     for loop_arguments in ["--in-flight 2", "--in-flight 2 --batch 8", "--rate 2000"] {
         for (lie, failure) in [
             (Lie::Drop, "gap"),
+            (Lie::DropAhead, "gap"),
             (Lie::Swap, "order"),
             (Lie::Repeat, "order"),
             (Lie::Corrupt(45), "corrupt"), // In the stamp.

@@ -292,9 +292,11 @@ impl<'i, 'r, 'l> Intake<'i, 'r, 'l> {
         let consumed = self.read(client, &mut input[..fresh]);
         self.is_leading = false;
         let Board { logs, ahead, .. } = &mut *self.board;
-        let is_regular = ahead.len() * logs[topic].frame_len() == fresh;
-        // Anything else than these messages, and from here on this member reads alone.
-        if is_regular {
+        let is_any_missing =
+            matches!(&self.inbox.reading, Reading::Alone(sequences) if sequences.is_any_missing());
+        // Anything else than messages in their turn, and from here on this member reads alone: what it missed,
+        // the others may have.
+        if ahead.len() * logs[topic].frame_len() == fresh && !is_any_missing {
             let to = position + ahead.len() as u64;
             let read = std::mem::replace(&mut self.inbox.reading, Reading::Compared(to));
             if let Reading::Alone(sequences) = read {

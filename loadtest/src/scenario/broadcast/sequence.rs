@@ -103,6 +103,11 @@ impl Sequences {
         }
     }
 
+    /// Whether a message came before an earlier one of its publisher, which has not come yet.
+    pub(super) fn is_any_missing(&self) -> bool {
+        !self.missing.is_empty() || self.lost > 0
+    }
+
     /// Whether the last message of every publisher came.
     pub(super) fn is_complete(&self) -> bool {
         self.unended == 0
@@ -157,7 +162,9 @@ mod tests {
     #[test]
     fn swapped_messages_are_late_and_not_missing() {
         let mut swapped = after(&[0, 2]);
+        assert!(swapped.is_any_missing());
         assert_eq!(swapped.note(0, 1, false), Err(Disorder::Late));
+        assert!(!swapped.is_any_missing());
         assert_eq!(swapped.note(0, 1, false), Err(Disorder::Repeated));
         assert_eq!(swapped.note(0, 3, true), Ok(()));
         assert_eq!(swapped.gaps(|_| Some(4)), 0);
