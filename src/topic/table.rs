@@ -11,13 +11,12 @@ use std::{fmt, mem, slice};
 /// Topics by name, their subscribers, and the topics of each member.
 ///
 /// Subscribing, unsubscribing and finding the subscribers cost the same whatever the number of
-/// topics and subscribers; the first two go through the topics of one or two members, which are
-/// few.
+/// topics, of subscribers, and of the topics of a member.
 ///
 /// # Memory
 ///
 /// A member with one subscription costs 16 bytes, and 4 in the list of the topic; further ones cost
-/// 8 each and one allocation for all. Members are kept in an array up to the highest key that ever
+/// 8 each and two allocations for all; beyond 32, up to 20 more each. Members are kept in an array up to the highest key that ever
 /// subscribed, so keys should be dense. What a peak of members and topics took is reused, not
 /// returned.
 ///
@@ -137,14 +136,13 @@ impl TopicTable {
 
     /// Ends a subscription, and answers whether there was one.
     pub fn unsubscribe_id(&mut self, member: u32, topic: TopicId) -> bool {
-        let Some(index) = self
-            .subscriptions_of(member)
-            .iter()
-            .position(|s| s.topic == topic)
-        else {
+        let Some(subscriptions) = self.members.get_mut(member as usize) else {
             return false;
         };
-        let subscription = self.members[member as usize].swap_remove(index);
+        let Some(index) = subscriptions.index_of(topic) else {
+            return false;
+        };
+        let subscription = subscriptions.swap_remove(index);
         self.detach(subscription);
         true
     }
@@ -181,7 +179,8 @@ impl TopicTable {
 
     /// Whether a member is subscribed to a topic.
     pub fn is_subscribed(&self, member: u32, topic: TopicId) -> bool {
-        self.topics_of(member).any(|subscribed| subscribed == topic)
+        let subscriptions = self.members.get(member as usize);
+        subscriptions.is_some_and(|subscriptions| subscriptions.index_of(topic).is_some())
     }
 
     /// The name of a topic.
@@ -340,16 +339,12 @@ struct Subscription {
 
 /// The subscriptions of one member. Most have one, and it needs no allocation.
 #[derive(Debug, Default)]
-#[expect(
-    clippy::box_collection,
-    reason = "a bare vector would double what every member costs"
-)]
 enum Subscriptions {
     #[default]
     None,
     One(Subscription),
     /// Two or more.
-    Many(Box<Vec<Subscription>>),
+    Many(Box<Many>),
 }
 
 impl Subscriptions {
@@ -357,7 +352,7 @@ impl Subscriptions {
         match self {
             Self::None => &[],
             Self::One(subscription) => slice::from_ref(subscription),
-            Self::Many(subscriptions) => subscriptions,
+            Self::Many(many) => &many.list,
         }
     }
 
@@ -365,15 +360,28 @@ impl Subscriptions {
         match self {
             Self::None => &mut [],
             Self::One(subscription) => slice::from_mut(subscription),
-            Self::Many(subscriptions) => subscriptions,
+            Self::Many(many) => &mut many.list,
+        }
+    }
+
+    /// Where the subscription to this topic stands in the slice.
+    fn index_of(&self, topic: TopicId) -> Option<usize> {
+        match self {
+            Self::Many(many) => many.index_of(topic),
+            _ => position_of(topic, self.as_slice()),
         }
     }
 
     fn push(&mut self, new: Subscription) {
         match self {
             Self::None => *self = Self::One(new),
-            Self::One(first) => *self = Self::Many(Box::new(vec![*first, new])),
-            Self::Many(subscriptions) => subscriptions.push(new),
+            Self::One(first) => {
+                *self = Self::Many(Box::new(Many {
+                    list: vec![*first, new],
+                    places: None,
+                }));
+            }
+            Self::Many(many) => many.push(new),
         }
     }
 
@@ -381,9 +389,9 @@ impl Subscriptions {
         let removed = self.as_slice()[index];
         match self {
             Self::None | Self::One(_) => *self = Self::None,
-            Self::Many(subscriptions) => {
-                subscriptions.swap_remove(index);
-                if let [last] = subscriptions[..] {
+            Self::Many(many) => {
+                many.swap_remove(index);
+                if let [last] = many.list[..] {
                     *self = Self::One(last);
                 }
             }
@@ -393,11 +401,63 @@ impl Subscriptions {
 
     /// Notes the new position of the subscription to this topic.
     fn relocate(&mut self, topic: TopicId, position: u32) {
-        let mut subscriptions = self.as_mut_slice().iter_mut();
-        let subscription = subscriptions.find(|subscription| subscription.topic == topic);
-        subscription
-            .expect("a subscriber has the subscription")
-            .position = position;
+        let index = self
+            .index_of(topic)
+            .expect("a subscriber has the subscription");
+        self.as_mut_slice()[index].position = position;
+    }
+}
+
+fn position_of(topic: TopicId, list: &[Subscription]) -> Option<usize> {
+    list.iter()
+        .position(|subscription| subscription.topic == topic)
+}
+
+/// Two or more subscriptions. Those of more than a few are looked up.
+#[derive(Debug)]
+struct Many {
+    list: Vec<Subscription>,
+    /// If there is one: where each topic stands in `list`.
+    #[expect(
+        clippy::box_collection,
+        reason = "few members need one, and it would more than double what the others cost"
+    )]
+    places: Option<Box<HashMap<TopicId, u32>>>,
+}
+
+impl Many {
+    /// How many are searched one by one: 256 bytes, which take no longer than a look-up.
+    const FEW: usize = 32;
+
+    fn index_of(&self, topic: TopicId) -> Option<usize> {
+        match &self.places {
+            Some(places) => places.get(&topic).map(|&place| place as usize),
+            None => position_of(topic, &self.list),
+        }
+    }
+
+    fn push(&mut self, new: Subscription) {
+        self.list.push(new);
+        if let Some(places) = &mut self.places {
+            places.insert(new.topic, self.list.len() as u32 - 1);
+        } else if self.list.len() > Self::FEW {
+            let topics = self.list.iter().map(|subscription| subscription.topic);
+            self.places = Some(Box::new(topics.zip(0..).collect()));
+        }
+    }
+
+    /// Removes a subscription; the last one moves into the gap.
+    fn swap_remove(&mut self, index: usize) {
+        let removed = self.list.swap_remove(index);
+        // Half as many, so that one that comes and goes does not make and drop the places.
+        self.places.take_if(|_| self.list.len() <= Self::FEW / 2);
+        let Some(places) = &mut self.places else {
+            return;
+        };
+        places.remove(&removed.topic);
+        if let Some(moved) = self.list.get(index) {
+            places.insert(moved.topic, index as u32);
+        }
     }
 }
 
@@ -411,8 +471,10 @@ mod tests {
         /// The invariant of `members`, from both sides.
         fn assert_consistent(&self) {
             for (member, subscriptions) in self.members.iter().enumerate() {
-                for Subscription { topic, position } in subscriptions.as_slice() {
-                    assert_eq!(self.subscribers(*topic)[*position as usize], member as u32);
+                for (index, subscription) in subscriptions.as_slice().iter().enumerate() {
+                    let Subscription { topic, position } = *subscription;
+                    assert_eq!(self.subscribers(topic)[position as usize], member as u32);
+                    assert_eq!(subscriptions.index_of(topic), Some(index));
                 }
             }
             let live = self.topics.iter().flatten();
@@ -576,6 +638,35 @@ mod tests {
             for step in &steps {
                 perform(step, &mut table, &mut model);
                 assert_same(&table, &model);
+            }
+        }
+
+        #[test]
+        fn subscriptions_of_a_member_are_found_where_they_stand(
+            steps in prop::collection::vec((0_u32..100, prop::bool::weighted(0.6)), 0..400),
+        ) {
+            let mut subscriptions = Subscriptions::default();
+            let mut list: Vec<TopicId> = Vec::new();
+            for (topic, comes) in steps {
+                let topic = TopicId(topic);
+                let index = list.iter().position(|&known| known == topic);
+                assert_eq!(subscriptions.index_of(topic), index);
+                match index {
+                    Some(index) if !comes => {
+                        assert_eq!(subscriptions.swap_remove(index).topic, topic);
+                        list.swap_remove(index);
+                    }
+                    None if comes => {
+                        subscriptions.push(Subscription { topic, position: 0 });
+                        list.push(topic);
+                    }
+                    _ => {}
+                }
+                let topics = subscriptions.as_slice().iter().map(|subscription| subscription.topic);
+                assert!(topics.eq(list.iter().copied()));
+                for (index, &topic) in list.iter().enumerate() {
+                    assert_eq!(subscriptions.index_of(topic), Some(index));
+                }
             }
         }
     }
