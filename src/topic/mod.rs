@@ -1,5 +1,6 @@
 //! Topics: names to subscribers. Holds connection ids, never connections.
 
+mod pattern;
 mod table;
 
 pub use table::{Subscribed, TopicError, TopicId, TopicTable};

@@ -8,17 +8,39 @@ use std::error::Error;
 use std::sync::Arc;
 use std::{fmt, mem, slice};
 
+use super::pattern::{Patterns, check_pattern, is_pattern};
+
 /// Topics by name, their subscribers, and the topics of each member.
 ///
 /// Subscribing, unsubscribing and finding the subscribers cost the same whatever the number of
-/// topics, of subscribers, and of the topics of a member.
+/// topics, of subscribers, and of the topics of a member; patterns cost more with each level.
+///
+/// # Patterns
+///
+/// A name has levels, with `.` between them. A level `*` stands for any level, an empty one too,
+/// and a last level `>` for one or more: `a.*` matches `a.b`, and `a.>` also `a.b.c`. A name with
+/// such a level is a pattern; `a*b` is not. A pattern is a topic of its own with subscribers of its
+/// own. It matches topics, but what is published to them reaches its subscribers only if the
+/// publisher asks for it, with [`patterns_of`](Self::patterns_of). To publish to a pattern is a
+/// mistake that the publisher has to refuse, with [`is_pattern`](Self::is_pattern).
+///
+/// To find the patterns of a name takes a look at the nodes of a trie, each once at most: with `p`
+/// patterns, at most `2^d` and at most `p` nodes at each depth `d` up to 16. With the default limit
+/// these are at most 46,383, for names and patterns made for it; with ordinary ones, a few for each
+/// level. A topic keeps up to 64 matches until a pattern comes or goes.
 ///
 /// # Memory
 ///
 /// A member with one subscription costs 16 bytes, and 4 in the list of the topic; further ones cost
-/// 8 each and two allocations for all; beyond 32, up to 20 more each. Members are kept in an array up to the highest key that ever
-/// subscribed, so keys should be dense. What a peak of members and topics took is reused, not
-/// returned.
+/// 8 each and two allocations for all; beyond 32, up to 20 more each. Members are kept in an array
+/// up to the highest key that ever subscribed, so keys should be dense. What a peak of members and
+/// topics took is reused, not returned.
+///
+/// A topic with one subscriber costs 40 bytes, 24 in the map of names, and two allocations: one of
+/// 16 bytes for up to four subscribers, one of 16 bytes and its name. Arrays and maps have up to
+/// as much again in reserve. Once there is a pattern, a topic that was asked for its patterns costs
+/// 16 bytes more, and with matches two allocations, of 24 bytes and of 4 for each. A pattern costs
+/// what a topic does, and about 200 bytes for each of its levels that no other pattern has.
 ///
 /// # Pitfall: a `TopicId` ends with its last subscriber
 ///
@@ -45,10 +67,13 @@ pub struct TopicTable {
     /// By id; `None` is free, and stands in `free`.
     topics: Vec<Option<Topic>>,
     free: Vec<TopicId>,
+    /// Those of the topics that are patterns.
+    patterns: Patterns,
     /// By key. Invariant: `members[m][i] == (t, p)` if and only if `topics[t].subscribers[p] == m`.
     members: Vec<Subscriptions>,
     subscriptions: usize,
     max_topics: usize,
+    max_patterns: usize,
     max_per_member: usize,
 }
 
@@ -82,15 +107,27 @@ impl TopicTable {
     /// through them.
     pub const DEFAULT_MAX_PER_MEMBER: usize = 128;
 
-    /// Makes an empty table for at most `max_topics` topics at a time.
+    /// How many levels a pattern may have: each may double the ways in which a name matches.
+    pub const MAX_PATTERN_LEVELS: usize = 16;
+
+    /// How many patterns there may be unless told otherwise: each publication to a topic that is
+    /// not resolved yet walks them.
+    pub const DEFAULT_MAX_PATTERNS: usize = 10_000;
+
+    /// So that an id is left for each topic and each pattern.
+    const MOST: usize = (u32::MAX / 2) as usize;
+
+    /// Makes an empty table for at most `max_topics` topics at a time, patterns not counted.
     pub fn new(max_topics: usize) -> Self {
         Self {
             ids: HashMap::new(),
             topics: Vec::new(),
             free: Vec::new(),
+            patterns: Patterns::default(),
             members: Vec::new(),
             subscriptions: 0,
-            max_topics: max_topics.min(u32::MAX as usize),
+            max_topics: max_topics.min(Self::MOST),
+            max_patterns: Self::DEFAULT_MAX_PATTERNS,
             max_per_member: Self::DEFAULT_MAX_PER_MEMBER,
         }
     }
@@ -102,8 +139,20 @@ impl TopicTable {
         self.max_per_member = limit;
     }
 
-    /// Subscribes a member to the topic of this name, which comes into being with its first
-    /// subscriber.
+    /// Sets how many patterns there may be at a time.
+    ///
+    /// Those that are past a lowered limit stay.
+    pub fn set_max_patterns(&mut self, limit: usize) {
+        self.max_patterns = limit.min(Self::MOST);
+    }
+
+    /// Whether a name is a pattern: whether one of its levels is `*` or `>`.
+    pub fn is_pattern(name: &str) -> bool {
+        is_pattern(name)
+    }
+
+    /// Subscribes a member to the topic or the pattern of this name, which comes into being with
+    /// its first subscriber.
     ///
     /// # Errors
     ///
@@ -183,35 +232,77 @@ impl TopicTable {
         subscriptions.is_some_and(|subscriptions| subscriptions.index_of(topic).is_some())
     }
 
+    /// The patterns that match a topic, in no order; none for a topic that is a pattern itself or
+    /// is no more.
+    ///
+    /// With no pattern in the table, or none that came or went since the last call for this topic,
+    /// they are known; else, and if they are more than 64, they are looked for.
+    ///
+    /// ```
+    /// use stentor::topic::TopicTable;
+    ///
+    /// let mut topics = TopicTable::new(1000);
+    /// let room = topics.subscribe(7, "room.kitchen")?.topic;
+    /// let rooms = topics.subscribe(9, "room.*")?.topic;
+    /// assert_eq!(topics.patterns_of(room), [rooms]);
+    /// assert_eq!(topics.subscribers(rooms), [9]);
+    /// # Ok::<(), stentor::topic::TopicError>(())
+    /// ```
+    #[inline]
+    pub fn patterns_of(&mut self, topic: TopicId) -> &[TopicId] {
+        if self.pattern_count() == 0 {
+            return &[];
+        }
+        match self.topics.get(topic.index()) {
+            Some(Some(known)) => self.patterns.of(topic, &known.name),
+            _ => &[],
+        }
+    }
+
+    /// Appends to `matching` the patterns that match a name, which needs no topic, in no order; none
+    /// if it is a pattern itself.
+    pub fn patterns_matching(&self, name: &str, matching: &mut Vec<TopicId>) {
+        if self.pattern_count() > 0 {
+            self.patterns.append_matching(name, matching);
+        }
+    }
+
     /// The name of a topic.
     ///
     /// # Panics
     ///
     /// If nobody is subscribed to it any more.
     pub fn name(&self, topic: TopicId) -> &str {
-        &self
-            .topic(topic)
-            .expect("a topic id is used only while the topic has a subscriber")
-            .name
+        &self.existing(topic).name
     }
 
-    /// How many topics there are.
+    /// How many topics there are that are not patterns.
     pub fn len(&self) -> usize {
-        self.ids.len()
+        self.ids.len() - self.pattern_count()
     }
 
-    /// Whether there is no topic.
+    /// Whether there is no topic, unless it is a pattern.
     pub fn is_empty(&self) -> bool {
-        self.ids.is_empty()
+        self.len() == 0
     }
 
-    /// How many subscriptions there are: the sum of the subscribers of all topics.
+    /// How many patterns there are.
+    pub fn pattern_count(&self) -> usize {
+        self.patterns.len()
+    }
+
+    /// How many subscriptions there are: the sum of the subscribers of all topics and patterns.
     pub fn subscription_count(&self) -> usize {
         self.subscriptions
     }
 
     fn topic(&self, topic: TopicId) -> Option<&Topic> {
         self.topics.get(topic.index())?.as_ref()
+    }
+
+    fn existing(&self, topic: TopicId) -> &Topic {
+        self.topic(topic)
+            .expect("a topic id is used only while the topic has a subscriber")
     }
 
     fn topic_mut(&mut self, topic: TopicId) -> &mut Topic {
@@ -228,7 +319,11 @@ impl TopicTable {
 
     /// Makes a topic, which must get a subscriber at once.
     fn create(&mut self, name: &str) -> Result<TopicId, TopicError> {
-        if self.len() >= self.max_topics {
+        let is_pattern = is_pattern(name);
+        if is_pattern && self.pattern_count() >= self.max_patterns {
+            return Err(TopicError::TooManyPatterns);
+        }
+        if !is_pattern && self.len() >= self.max_topics {
             return Err(TopicError::TooManyTopics);
         }
         let id = self.free.pop().unwrap_or_else(|| {
@@ -237,6 +332,9 @@ impl TopicTable {
         });
         let name = Arc::<str>::from(name);
         self.ids.insert(Arc::clone(&name), id);
+        if is_pattern {
+            self.patterns.insert(&name, id);
+        }
         self.topics[id.index()] = Some(Topic {
             name,
             subscribers: Vec::new(),
@@ -250,6 +348,10 @@ impl TopicTable {
             .take()
             .expect("a topic is freed once");
         self.ids.remove(&topic.name);
+        if is_pattern(&topic.name) {
+            self.patterns.remove(&topic.name);
+        }
+        self.patterns.forget(id);
         self.free.push(id);
     }
 
@@ -290,10 +392,18 @@ pub enum TopicError {
     NameTooLong,
     /// The name holds a control character, which would come out in logs and metrics.
     NameHasControl,
+    /// The pattern consists of wildcards only, as `*.>`: it would be everything.
+    OnlyWildcards,
+    /// A `>` stands before the last level of the pattern.
+    MisplacedTail,
+    /// The pattern has more than [`TopicTable::MAX_PATTERN_LEVELS`] levels.
+    TooManyLevels,
     /// The member is subscribed to as many topics as a member may be.
     TooManyForMember,
     /// There are as many topics as there may be, and this would be another one.
     TooManyTopics,
+    /// There are as many patterns as there may be, and this would be another one.
+    TooManyPatterns,
 }
 
 impl fmt::Display for TopicError {
@@ -302,14 +412,19 @@ impl fmt::Display for TopicError {
             Self::EmptyName => "topic name is empty",
             Self::NameTooLong => "topic name is too long",
             Self::NameHasControl => "topic name holds a control character",
+            Self::OnlyWildcards => "topic pattern consists of wildcards only",
+            Self::MisplacedTail => "topic pattern has '>' before its last level",
+            Self::TooManyLevels => "topic pattern has too many levels",
             Self::TooManyForMember => "subscribed to too many topics",
             Self::TooManyTopics => "too many topics",
+            Self::TooManyPatterns => "too many topic patterns",
         })
     }
 }
 
 impl Error for TopicError {}
 
+/// Refuses what can be the name neither of a topic nor of a pattern.
 fn check_name(name: &str) -> Result<(), TopicError> {
     if name.is_empty() {
         return Err(TopicError::EmptyName);
@@ -319,6 +434,9 @@ fn check_name(name: &str) -> Result<(), TopicError> {
     }
     if name.contains(char::is_control) {
         return Err(TopicError::NameHasControl);
+    }
+    if is_pattern(name) {
+        check_pattern(name)?;
     }
     Ok(())
 }
@@ -464,6 +582,7 @@ impl Many {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::topic::pattern;
     use proptest::prelude::*;
     use std::collections::{BTreeSet, HashMap};
 
@@ -493,6 +612,10 @@ mod tests {
                     .sum::<usize>(),
                 self.subscriptions
             );
+            let is_pattern = |topic: &&Topic| TopicTable::is_pattern(&topic.name);
+            let patterns = live.clone().filter(is_pattern);
+            assert_eq!(patterns.clone().count(), self.pattern_count());
+            patterns.for_each(|topic| self.patterns.assert_has(&topic.name, self.ids[&topic.name]));
             assert_eq!(live.count() + self.free.len(), self.topics.len());
             assert_eq!(self.ids.len() + self.free.len(), self.topics.len());
         }
@@ -504,21 +627,29 @@ mod tests {
         Unsubscribe(u32, String),
         UnsubscribeId(u32, String),
         RemoveMember(u32),
+        Resolve(String),
     }
+
+    const NAMES: [&str; 14] = [
+        "a", "a.b", "a.b.c", "a.c", "b.a", "b", "c.c.c", "a.*", "a.>", "*.c", "*.*.c", "a.*.c",
+        "*.c.>", "b.>",
+    ];
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let member = || 0_u32..9;
-        let name = || (0_u8..7).prop_map(|n| format!("topic {n}"));
+        let name = || prop::sample::select(&NAMES[..]).prop_map(str::to_owned);
         let step = prop_oneof![
             8 => (member(), name()).prop_map(|(m, n)| Step::Subscribe(m, n)),
             3 => (member(), name()).prop_map(|(m, n)| Step::Unsubscribe(m, n)),
             2 => (member(), name()).prop_map(|(m, n)| Step::UnsubscribeId(m, n)),
             1 => member().prop_map(Step::RemoveMember),
+            4 => name().prop_map(Step::Resolve),
         ];
         prop::collection::vec(step, 0..150)
     }
 
     const MAX_TOPICS: usize = 5;
+    const MAX_PATTERNS: usize = 4;
     const MAX_PER_MEMBER: usize = 4;
 
     #[derive(Default)]
@@ -536,7 +667,12 @@ mod tests {
             if self.names_of(member).len() >= MAX_PER_MEMBER {
                 return Err(TopicError::TooManyForMember);
             }
-            if !self.0.contains_key(name) && self.0.len() >= MAX_TOPICS {
+            let is_pattern = TopicTable::is_pattern(name);
+            let is_new = !self.0.contains_key(name);
+            if is_new && is_pattern && self.patterns().count() >= MAX_PATTERNS {
+                return Err(TopicError::TooManyPatterns);
+            }
+            if is_new && !is_pattern && self.len() >= MAX_TOPICS {
                 return Err(TopicError::TooManyTopics);
             }
             Ok(self.0.entry(name.to_owned()).or_default().insert(member))
@@ -549,6 +685,25 @@ mod tests {
                 .is_some_and(|subscribers| subscribers.remove(&member));
             self.0.retain(|_, subscribers| !subscribers.is_empty());
             removed
+        }
+
+        fn patterns(&self) -> impl Iterator<Item = &str> {
+            let names = self.0.keys().map(String::as_str);
+            names.filter(|name| TopicTable::is_pattern(name))
+        }
+
+        fn len(&self) -> usize {
+            self.0.len() - self.patterns().count()
+        }
+
+        fn patterns_of(&self, name: &str) -> BTreeSet<&str> {
+            if TopicTable::is_pattern(name) {
+                return BTreeSet::new();
+            }
+            let patterns = self.patterns();
+            patterns
+                .filter(|pattern| pattern::matches(pattern, name))
+                .collect()
         }
 
         fn names_of(&self, member: u32) -> BTreeSet<&str> {
@@ -587,17 +742,35 @@ mod tests {
             }
             Step::RemoveMember(member) => {
                 table.remove_member(*member);
-                for n in 0..7 {
-                    model.unsubscribe(*member, &format!("topic {n}"));
+                for name in NAMES {
+                    model.unsubscribe(*member, name);
                 }
             }
+            Step::Resolve(name) => assert_resolves(name, table, model),
         }
+    }
+
+    /// Asks for the patterns of a name, and of its topic if there is one.
+    fn assert_resolves(name: &str, table: &mut TopicTable, model: &Model) {
+        let mut matching = Vec::new();
+        table.patterns_matching(name, &mut matching);
+        assert_eq!(names(&matching, table), model.patterns_of(name));
+        if let Some(id) = table.id(name) {
+            let patterns = table.patterns_of(id).to_vec();
+            assert_eq!(names(&patterns, table), model.patterns_of(name));
+            assert_eq!(patterns.len(), model.patterns_of(name).len());
+        }
+    }
+
+    fn names<'table>(ids: &[TopicId], table: &'table TopicTable) -> BTreeSet<&'table str> {
+        ids.iter().map(|&id| table.name(id)).collect()
     }
 
     fn assert_same(table: &TopicTable, model: &Model) {
         table.assert_consistent();
-        assert_eq!(table.len(), model.0.len());
-        assert_eq!(table.is_empty(), model.0.is_empty());
+        assert_eq!(table.len(), model.len());
+        assert_eq!(table.is_empty(), model.len() == 0);
+        assert_eq!(table.pattern_count(), model.patterns().count());
         assert_eq!(
             table.subscription_count(),
             model.0.values().map(BTreeSet::len).sum::<usize>()
@@ -633,11 +806,15 @@ mod tests {
         #[test]
         fn table_behaves_as_a_map_of_names_to_sets(steps in steps()) {
             let mut table = TopicTable::new(MAX_TOPICS);
+            table.set_max_patterns(MAX_PATTERNS);
             table.set_max_per_member(MAX_PER_MEMBER);
             let mut model = Model::default();
             for step in &steps {
                 perform(step, &mut table, &mut model);
                 assert_same(&table, &model);
+            }
+            for name in NAMES {
+                assert_resolves(name, &mut table, &model);
             }
         }
 
@@ -782,6 +959,93 @@ mod tests {
             .rev()
             .for_each(|member| table.remove_member(member));
         assert_eq!((table.len(), table.free.len()), (0, topics as usize));
+    }
+
+    #[test]
+    fn unacceptable_patterns_are_refused() {
+        let mut table = TopicTable::new(10);
+        let deepest = ["a.*"; 8].join(".");
+        table.set_max_per_member(0);
+        for pattern in ["*", ">", "*.*", "*.>", ">.*"] {
+            let refused = Err(TopicError::OnlyWildcards);
+            assert_eq!(table.subscribe(0, pattern), refused, "{pattern}");
+        }
+        for pattern in [">.a", "a.>.b", "a.>.>", "a.>.*"] {
+            let refused = Err(TopicError::MisplacedTail);
+            assert_eq!(table.subscribe(0, pattern), refused, "{pattern}");
+        }
+        for pattern in [format!("{deepest}.a"), format!("{deepest}.>")] {
+            let refused = Err(TopicError::TooManyLevels);
+            assert_eq!(table.subscribe(0, &pattern), refused, "{pattern}");
+        }
+        assert_eq!((table.pattern_count(), table.ids.len()), (0, 0));
+        table.set_max_per_member(2);
+        assert!(table.subscribe(0, &deepest).is_ok());
+        assert!(table.subscribe(0, &".".repeat(255)).is_ok());
+        assert_eq!((table.pattern_count(), table.len()), (1, 1));
+    }
+
+    #[test]
+    fn pattern_is_a_topic_of_its_own_beside_the_limit_of_topics() {
+        let mut table = TopicTable::new(1);
+        table.set_max_patterns(1);
+        let topic = table.subscribe(1, "a.b").unwrap().topic;
+        let pattern = table.subscribe(2, "a.*").unwrap().topic;
+        assert_eq!(table.subscribe(1, "b"), Err(TopicError::TooManyTopics));
+        assert_eq!(table.subscribe(1, "b.*"), Err(TopicError::TooManyPatterns));
+        assert!(table.subscribe(1, "a.*").unwrap().new);
+
+        assert_eq!(table.id("a.*"), Some(pattern));
+        assert_eq!(table.subscribers(topic), [1]);
+        assert_eq!(table.subscribers(pattern), [2, 1]);
+        assert_eq!(table.patterns_of(topic), [pattern]);
+        assert_eq!(table.patterns_of(pattern), []);
+        assert_eq!((table.len(), table.pattern_count()), (1, 1));
+        assert_eq!(table.subscription_count(), 3);
+
+        table.unsubscribe(2, "a.*");
+        assert_eq!(table.patterns_of(topic), [pattern]);
+        table.remove_member(1);
+        assert_eq!(table.patterns_of(topic), []);
+        assert_eq!((table.len(), table.pattern_count()), (0, 0));
+    }
+
+    #[test]
+    fn topic_with_the_id_of_another_one_has_patterns_of_its_own() {
+        let mut table = TopicTable::new(10);
+        let pattern = table.subscribe(0, "a.*").unwrap().topic;
+        let first = table.subscribe(0, "a.b").unwrap().topic;
+        assert_eq!(table.patterns_of(first), [pattern]);
+        table.unsubscribe(0, "a.b");
+        assert_eq!(table.patterns_of(first), []);
+        assert_eq!(table.subscribe(0, "b").unwrap().topic, first);
+        assert_eq!(table.patterns_of(first), []);
+    }
+
+    #[test]
+    fn more_patterns_than_a_topic_keeps_are_all_found() {
+        let mut table = TopicTable::new(10);
+        let patterns = (1_u32..127).map(|bits| {
+            let level = |bit: u32| if bits >> bit & 1 == 0 { "a" } else { "*" };
+            (0..7).map(level).collect::<Vec<_>>().join(".") + ".>"
+        });
+        let patterns: Vec<String> = patterns.collect();
+        let topic = table.subscribe(0, "a.a.a.a.a.a.a.b").unwrap().topic;
+        for (index, pattern) in patterns.iter().enumerate() {
+            table.subscribe(1, pattern).unwrap();
+            assert_eq!(table.patterns_of(topic).len(), index + 1);
+            assert_eq!(table.patterns_of(topic).len(), index + 1);
+        }
+        for (index, pattern) in patterns.iter().enumerate() {
+            table.unsubscribe(1, pattern);
+            assert_eq!(table.patterns_of(topic).len(), 125 - index);
+        }
+    }
+
+    #[test]
+    fn topic_takes_40_bytes_and_24_by_name() {
+        assert_eq!(size_of::<Option<Topic>>(), 40);
+        assert_eq!(size_of::<(Arc<str>, TopicId)>(), 24);
     }
 
     #[test]
