@@ -8,6 +8,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::{fmt, mem, slice};
 
+use super::namespace::NamespaceId;
 use super::pattern::{Patterns, check_pattern, is_pattern};
 
 /// Topics by name, their subscribers, and the topics of each member.
@@ -36,7 +37,7 @@ use super::pattern::{Patterns, check_pattern, is_pattern};
 /// up to the highest key that ever subscribed, so keys should be dense. What a peak of members and
 /// topics took is reused, not returned.
 ///
-/// A topic with one subscriber costs 40 bytes, 24 in the map of names, and two allocations: one of
+/// A topic with one subscriber costs 48 bytes, 24 in the map of names, and two allocations: one of
 /// 16 bytes for up to four subscribers, one of 16 bytes and its name. Arrays and maps have up to
 /// as much again in reserve. Once there is a pattern, a topic that was asked for its patterns costs
 /// 16 bytes more, and with matches two allocations, of 24 bytes and of 4 for each. A pattern costs
@@ -152,13 +153,28 @@ impl TopicTable {
     }
 
     /// Subscribes a member to the topic or the pattern of this name, which comes into being with
-    /// its first subscriber.
+    /// its first subscriber, in the namespace [`NamespaceId::DEFAULT`].
     ///
     /// # Errors
     ///
     /// If the name is not acceptable or a limit is reached; nothing has changed then. A member that
     /// is subscribed already is told so, whatever the limits.
     pub fn subscribe(&mut self, member: u32, name: &str) -> Result<Subscribed, TopicError> {
+        self.subscribe_with(member, name, || NamespaceId::DEFAULT)
+    }
+
+    /// Subscribes as [`subscribe`](Self::subscribe) does; a topic that comes into being is in the
+    /// namespace that `namespace` tells, which is not called otherwise.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn subscribe_with(
+        &mut self,
+        member: u32,
+        name: &str,
+        namespace: impl FnOnce() -> NamespaceId,
+    ) -> Result<Subscribed, TopicError> {
         check_name(name)?;
         let known = self.id(name);
         if let Some(topic) = known
@@ -171,7 +187,7 @@ impl TopicTable {
         }
         let topic = match known {
             Some(topic) => topic,
-            None => self.create(name)?,
+            None => self.create(name, namespace)?,
         };
         self.attach(member, topic);
         Ok(Subscribed { topic, new: true })
@@ -276,6 +292,15 @@ impl TopicTable {
         &self.existing(topic).name
     }
 
+    /// The namespace that a topic was given when it came into being.
+    ///
+    /// # Panics
+    ///
+    /// If nobody is subscribed to it any more.
+    pub fn namespace(&self, topic: TopicId) -> NamespaceId {
+        self.existing(topic).namespace
+    }
+
     /// How many topics there are that are not patterns.
     pub fn len(&self) -> usize {
         self.ids.len() - self.pattern_count()
@@ -318,7 +343,11 @@ impl TopicTable {
     }
 
     /// Makes a topic, which must get a subscriber at once.
-    fn create(&mut self, name: &str) -> Result<TopicId, TopicError> {
+    fn create(
+        &mut self,
+        name: &str,
+        namespace: impl FnOnce() -> NamespaceId,
+    ) -> Result<TopicId, TopicError> {
         let is_pattern = is_pattern(name);
         if is_pattern && self.pattern_count() >= self.max_patterns {
             return Err(TopicError::TooManyPatterns);
@@ -326,6 +355,7 @@ impl TopicTable {
         if !is_pattern && self.len() >= self.max_topics {
             return Err(TopicError::TooManyTopics);
         }
+        let namespace = namespace();
         let id = self.free.pop().unwrap_or_else(|| {
             self.topics.push(None);
             TopicId(self.topics.len() as u32 - 1)
@@ -338,6 +368,7 @@ impl TopicTable {
         self.topics[id.index()] = Some(Topic {
             name,
             subscribers: Vec::new(),
+            namespace,
         });
         Ok(id)
     }
@@ -425,7 +456,7 @@ impl fmt::Display for TopicError {
 impl Error for TopicError {}
 
 /// Refuses what can be the name neither of a topic nor of a pattern.
-fn check_name(name: &str) -> Result<(), TopicError> {
+pub(super) fn check_name(name: &str) -> Result<(), TopicError> {
     if name.is_empty() {
         return Err(TopicError::EmptyName);
     }
@@ -446,6 +477,7 @@ struct Topic {
     /// Shared with the key of the map.
     name: Arc<str>,
     subscribers: Vec<u32>,
+    namespace: NamespaceId,
 }
 
 /// A subscription as its member sees it: where in which topic it stands.
@@ -582,7 +614,7 @@ impl Many {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topic::pattern;
+    use crate::topic::{Namespaces, pattern};
     use proptest::prelude::*;
     use std::collections::{BTreeSet, HashMap};
 
@@ -1043,8 +1075,28 @@ mod tests {
     }
 
     #[test]
-    fn topic_takes_40_bytes_and_24_by_name() {
-        assert_eq!(size_of::<Option<Topic>>(), 40);
+    fn namespace_is_given_when_a_topic_comes_into_being() {
+        let mut namespaces = Namespaces::new(());
+        namespaces.insert("chat", ()).unwrap();
+        let chat = namespaces.id_of("chat:1");
+
+        let mut table = TopicTable::new(1);
+        let topic = table.subscribe_with(0, "chat:1", || chat).unwrap().topic;
+        let known = || unreachable!("the topic exists");
+        assert!(table.subscribe_with(1, "chat:1", known).unwrap().new);
+        assert!(!table.subscribe_with(1, "chat:1", known).unwrap().new);
+        assert!(table.subscribe_with(1, "chat:2", known).is_err());
+        assert_eq!(table.namespace(topic), chat);
+
+        table.remove_member(0);
+        table.remove_member(1);
+        let topic = table.subscribe(0, "chat:1").unwrap().topic;
+        assert_eq!(table.namespace(topic), NamespaceId::DEFAULT);
+    }
+
+    #[test]
+    fn topic_takes_48_bytes_and_24_by_name() {
+        assert_eq!(size_of::<Option<Topic>>(), 48);
         assert_eq!(size_of::<(Arc<str>, TopicId)>(), 24);
     }
 
