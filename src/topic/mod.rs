@@ -1,5 +1,8 @@
-//! Topics: names to subscribers. Holds connection ids, never connections.
+//! Topics: names to subscribers, what was published, and who is there. Holds connection ids, never
+//! connections.
 
+mod presence;
 mod table;
 
+pub use presence::{Presence, Present};
 pub use table::{Subscribed, TopicError, TopicId, TopicTable};
