@@ -1,8 +1,13 @@
 //! Topics: names to subscribers, what was published, and who is there. Holds connection ids, never
 //! connections.
 
+mod history;
 mod presence;
 mod table;
 
+pub use history::{
+    Epoch, Histories, HistoryError, HistoryRules, Position, Publication, Publications, Query,
+    Recovered, Since, Slice,
+};
 pub use presence::{Presence, Present};
 pub use table::{Subscribed, TopicError, TopicId, TopicTable};
