@@ -54,7 +54,8 @@ pub mod topic;
 pub use protocol::{CloseCode, CloseFrame, Message, MessageKind};
 pub use server::{
     Accept, BindError, Cause, Closed, Config, ConfigError, ConnectionId, Context, Endpoint, Fault,
-    Handle, HandleError, Handler, Limits, Refused, Sent, Server, Stats, SubscribeError, Timeouts,
+    Handle, HandleError, Handler, Histogram, Limits, Refused, Sent, Server, Stats, SubscribeError,
+    Timeouts,
 };
 
 #[cfg(doctest)]

@@ -3,6 +3,7 @@
 //! The path names the topic: `/t/NAME`, and `/` for the topic `lobby`. The same paths are a page
 //! for browsers. An ordinary user of the library: whatever is done here, an embedder can do.
 
+mod metrics;
 mod page;
 mod route;
 

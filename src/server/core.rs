@@ -227,12 +227,13 @@ impl<S> Core<S> {
         let work = peer
             .work
             .get_or_insert_with(|| self.spare_works.pop().unwrap_or_default());
+        let now = self.deadlines.now();
         if work.outbox.is_empty() {
-            work.write_since = self.deadlines.now();
+            work.write_since = now;
         }
         let answer = work
             .outbox
-            .with_tail(|tail| write(&mut peer.protocol, tail));
+            .with_tail(now, |tail| write(&mut peer.protocol, tail));
         if !peer.is_dirty {
             peer.is_dirty = true;
             self.dirty.push(peer.id(key));
@@ -350,7 +351,8 @@ impl<S> Core<S> {
     /// Appends to the outbox what the kernel did not take: an edge will tell when it does.
     fn queue(&mut self, key: usize, bytes: &[u8]) {
         if !bytes.is_empty() {
-            self.stalled_work(key).outbox.push(bytes);
+            let now = self.deadlines.now();
+            self.stalled_work(key).outbox.push(bytes, now);
         }
     }
 
@@ -752,9 +754,10 @@ impl<S> Core<S> {
         }
         self.stats.deliveries += 1;
         if taken < range.len() {
+            let now = self.deadlines.now();
             self.stalled_work(key)
                 .outbox
-                .push_shared(bytes, range.start + taken..range.end);
+                .push_shared(bytes, range.start + taken..range.end, now);
             self.pressure(key);
         }
     }
@@ -835,7 +838,7 @@ mod tests {
         assert!(queued > 9 * 2 * LEN, "{queued}");
         let outbox = |key: usize| &core.peers[key].work.as_ref().unwrap().outbox;
         for &(key, _) in &peers {
-            assert_eq!(outbox(key).copied(), 0);
+            assert_eq!(outbox(key).own(), 0);
             assert!(outbox(key).shares_with(outbox(key % 2)));
         }
     }
