@@ -54,8 +54,9 @@ pub mod topic;
 pub use protocol::{CloseCode, CloseFrame, Message, MessageKind};
 pub use server::{
     Accept, BindError, Cause, Closed, Config, ConfigError, ConnectionId, Context, Endpoint, Fault,
-    Handle, HandleError, Handler, Histogram, Limits, Refused, Sent, Server, Stats, SubscribeError,
-    Timeouts,
+    Form, Gauges, Handle, HandleError, Handler, Histogram, History, KeptPublication, Limits, Lost,
+    Member, Output, PresenceEvent, Publication, PublishError, PublishOptions, Published, Recovery,
+    Refused, Sent, Server, SlowPolicy, Stats, SubscribeError, Tags, Timeouts, TopicOptions,
 };
 
 #[cfg(doctest)]

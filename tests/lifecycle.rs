@@ -604,6 +604,8 @@ fn timeouts_without_end_never_end() {
             pong: Duration::MAX,
             close: Duration::MAX,
             write: Duration::MAX,
+            lag: Duration::MAX,
+            idempotency: Duration::MAX,
             drain: Duration::MAX,
         };
     });

@@ -482,6 +482,7 @@ impl Connection {
         }
         let close = request.has_upgrade() || !request.keep_alive();
         let framing = ResponseFraming {
+            is_stream: false,
             head_only: request.is_head(),
             close,
             date,
@@ -611,6 +612,16 @@ pub fn write_unmasked_frame(opcode: Opcode, payload: &[u8], output: &mut Vec<u8>
         FrameHeader::unmasked(opcode, payload.len() as u64).encode(output);
     }
     output.extend_from_slice(payload);
+}
+
+/// Appends a frame as [`write_unmasked_frame`] does; the payload is these parts together.
+pub(crate) fn write_unmasked_frame_of(opcode: Opcode, parts: &[&[u8]], output: &mut Vec<u8>) {
+    let len: usize = parts.iter().map(|part| part.len()).sum();
+    output.reserve(FrameHeader::MAX_LEN + len);
+    FrameHeader::unmasked(opcode, len as u64).encode(output);
+    for part in parts {
+        output.extend_from_slice(part);
+    }
 }
 
 /// Appends a frame as a client sends it: unfragmented and masked with `key` (RFC 6455 §5.3).

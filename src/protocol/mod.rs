@@ -23,6 +23,7 @@ pub mod message;
 pub mod utf8;
 
 pub use self::close::{CloseCode, CloseFrame};
+pub(crate) use self::connection::write_unmasked_frame_of;
 pub use self::connection::{
     Connection, Event, Role, Settings, State, write_masked_frame, write_unmasked_frame,
 };

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::protocol::Settings;
+use crate::topic::{HistoryRules, Namespaces};
 
 /// Where a server listens.
 ///
@@ -81,6 +82,8 @@ pub struct Config {
     pub limits: Limits,
     /// How long anything may take.
     pub timeouts: Timeouts,
+    /// The rules of topics, by namespace.
+    pub topics: Namespaces<TopicOptions>,
 }
 
 impl Config {
@@ -133,6 +136,7 @@ impl Config {
             ("pong-timeout", self.timeouts.pong),
             ("close-timeout", self.timeouts.close),
             ("write-timeout", self.timeouts.write),
+            ("lag-timeout", self.timeouts.lag),
         ];
         for (key, timeout) in timeouts {
             if timeout < Timeouts::SHORTEST {
@@ -168,6 +172,15 @@ pub struct Limits {
     pub max_topics: usize,
     /// Topics that one connection may subscribe to; default 128.
     pub max_topics_per_connection: usize,
+    /// Patterns at a time that anybody is subscribed to; default 10,000: a publication to a topic
+    /// that was not resolved since patterns changed walks through those that may match.
+    pub max_patterns: usize,
+    /// Bytes that wait for all peers together, shared ones counted once; default 256 MiB. Above
+    /// it connections are ended, those for which most waits first.
+    pub max_output: usize,
+    /// Bytes of the histories of all topics; default 64 MiB. Above it the oldest publications go
+    /// first.
+    pub max_history: usize,
     /// Commands of other threads that wait for the loop; default 65,536. More are refused, so
     /// that a thread that outruns the loop is told.
     pub max_commands: usize,
@@ -184,7 +197,94 @@ impl Default for Limits {
             receive_buffer: 128 << 10,
             max_topics: 1_000_000,
             max_topics_per_connection: 128,
+            max_patterns: 10_000,
+            max_output: 256 << 20,
+            max_history: 64 << 20,
             max_commands: 65_536,
+        }
+    }
+}
+
+/// The rules of the topics of a namespace.
+///
+/// ```
+/// use std::time::Duration;
+/// use stentor::{Config, SlowPolicy, TopicOptions};
+///
+/// let mut config = Config::listen(["127.0.0.1:0".parse()?]);
+/// let prices = TopicOptions {
+///     slow: SlowPolicy::Latest,
+///     ..TopicOptions::default()
+/// };
+/// config.topics.insert("prices", prices)?; // prices:EUR, prices:USD …
+/// let news = TopicOptions {
+///     history_size: 100,
+///     history_ttl: Duration::from_mins(5),
+///     ..TopicOptions::default()
+/// };
+/// config.topics.insert("news.>", news)?; // news.sport, news.sport.chess …
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicOptions {
+    /// What becomes of messages for a subscriber that reads too slowly; default
+    /// [`SlowPolicy::Disconnect`].
+    pub slow: SlowPolicy,
+    /// Bytes waiting for one subscriber from which on the policy applies; default 1 MiB.
+    pub max_queued: usize,
+    /// How long a message may wait before it is dropped as too old; default: as long as the
+    /// connection may lag. Does not apply to [`SlowPolicy::Disconnect`].
+    pub max_age: Option<Duration>,
+    /// Publications that the history of a topic keeps; default 0: there is no history.
+    pub history_size: usize,
+    /// How long they are kept after the latest one; default 0: there is no history.
+    pub history_ttl: Duration,
+    /// How long epoch and offset of a history are kept after it was last used; default 30 days.
+    pub history_meta_ttl: Duration,
+    /// Whether it is kept who is subscribed; default no.
+    pub presence: bool,
+}
+
+/// What becomes of messages for a subscriber that reads too slowly.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SlowPolicy {
+    /// The connection is closed with 1013: its client comes again, and recovers what it missed from
+    /// the history.
+    #[default]
+    Disconnect,
+    /// Messages for which there is no room are dropped: the first ones count.
+    DropNewest,
+    /// The oldest waiting messages make room for new ones.
+    DropOldest,
+    /// A new message replaces the one of the same topic that still waits: only the latest counts.
+    Latest,
+}
+
+impl TopicOptions {
+    pub(crate) fn keeps_history(&self) -> bool {
+        self.history_rules().is_on()
+    }
+
+    pub(crate) fn history_rules(&self) -> HistoryRules {
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        HistoryRules {
+            size: self.history_size,
+            ttl: millis(self.history_ttl),
+            meta_ttl: millis(self.history_meta_ttl.max(self.history_ttl)),
+        }
+    }
+}
+
+impl Default for TopicOptions {
+    fn default() -> Self {
+        Self {
+            slow: SlowPolicy::default(),
+            max_queued: 1 << 20,
+            max_age: None,
+            history_size: 0,
+            history_ttl: Duration::ZERO,
+            history_meta_ttl: Duration::from_hours(30 * 24),
+            presence: false,
         }
     }
 }
@@ -208,6 +308,13 @@ pub struct Timeouts {
     pub close: Duration,
     /// Without any progress in writing to a peer; default 10 s.
     pub write: Duration,
+    /// From the time that a byte begins to wait for a peer until the peer has taken it; default
+    /// 30 s. A peer that reads more slowly is closed with 1013, however steadily it does.
+    pub lag: Duration,
+    /// How long the key of a publication is remembered
+    /// ([`PublishOptions::idempotency_key`](crate::PublishOptions::idempotency_key)); default
+    /// 5 min.
+    pub idempotency: Duration,
     /// From the start of a shutdown to its end, whoever has not left; default 30 s.
     pub drain: Duration,
 }
@@ -228,6 +335,7 @@ impl Timeouts {
             self.pong,
             self.close,
             self.write,
+            self.lag,
         ]
         .into_iter()
         .min()
@@ -245,6 +353,8 @@ impl Default for Timeouts {
             pong: Duration::from_secs(10),
             close: Duration::from_secs(5),
             write: Duration::from_secs(10),
+            lag: Duration::from_secs(30),
+            idempotency: Duration::from_mins(5),
             drain: Duration::from_secs(30),
         }
     }

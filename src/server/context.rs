@@ -3,11 +3,16 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::config::TopicOptions;
 use super::core::Core;
 use super::handler::{ConnectionId, Sent, SubscribeError};
+use super::peer::Stage;
+use super::presence::Member;
+use super::publication::{Form, KeptPublication, Output, PublishError, PublishOptions, Published};
 use super::stats::{Cause, Stats};
 use super::timer;
-use crate::protocol::{CloseCode, CloseFrame, Message, UsageError};
+use crate::protocol::{CloseCode, CloseFrame, Message, State, UsageError};
+use crate::topic::{HistoryError, Position, Query, Since};
 
 /// The loop as a callback sees it, with the connection that the callback is about.
 ///
@@ -27,6 +32,54 @@ use crate::protocol::{CloseCode, CloseFrame, Message, UsageError};
 pub struct Context<'a, S> {
     pub(crate) core: &'a mut Core<S>,
     pub(crate) key: Option<usize>,
+}
+
+/// A part of the history of a topic.
+#[derive(Clone, Debug)]
+pub struct History {
+    /// Where the topic is now.
+    pub position: Position,
+    /// What was asked for.
+    pub publications: Vec<KeptPublication>,
+}
+
+/// What a subscriber that comes back has missed.
+#[derive(Clone, Debug)]
+pub struct Recovery {
+    /// Where the topic is now.
+    pub position: Position,
+    /// All that was published since; `None` if that is not known any more.
+    pub publications: Option<Vec<KeptPublication>>,
+}
+
+/// What there is on a server at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Gauges {
+    /// Connections, those that are still in their handshake included.
+    pub connections: usize,
+    /// WebSocket connections that are open.
+    pub open: usize,
+    /// Responses without end.
+    pub streams: usize,
+    /// Topics that have a subscriber.
+    pub topics: usize,
+    /// Patterns that have a subscriber.
+    pub patterns: usize,
+    /// Subscriptions to both.
+    pub subscriptions: usize,
+    /// Bytes that wait for all peers, as if each had its own.
+    pub queued: usize,
+    /// Memory of what waits: shared bytes count once.
+    pub output_memory: usize,
+    /// Topics of which a history is kept.
+    pub histories: usize,
+    /// Publications in all histories.
+    pub kept_publications: usize,
+    /// Memory of all histories.
+    pub history_memory: usize,
+    /// Publications that went because the histories had taken all the memory they may.
+    pub history_evicted: u64,
 }
 
 impl<'a, S> Context<'a, S> {
@@ -111,22 +164,57 @@ impl<'a, S> Context<'a, S> {
     /// Publishes a message to a topic: everyone who is subscribed at this moment gets it, this
     /// connection included. Answers how many they are.
     pub fn publish<'m>(&mut self, topic: &str, message: impl Into<Message<'m>>) -> usize {
-        self.core.publish(topic, message.into(), None)
+        self.publish_with(topic, message, &PublishOptions::new())
+            .map_or(0, |published| published.subscribers)
     }
 
     /// Publishes a message to everyone who is subscribed but this connection.
     pub fn publish_to_others<'m>(&mut self, topic: &str, message: impl Into<Message<'m>>) -> usize {
-        self.core.publish(topic, message.into(), self.key)
+        self.publish_with(topic, message, &PublishOptions::new().to_others())
+            .map_or(0, |published| published.subscribers)
     }
 
-    /// Subscribes this connection to a topic; answers whether it was not before.
+    /// Publishes a message as the options say.
+    ///
+    /// A connection that publishes faster than its subscribers are served is not read from until
+    /// they have been.
     ///
     /// # Errors
     ///
-    /// The name is empty, longer than 255 bytes or holds a control character; there are too many topics, on this
-    /// connection or in all; or there is no open connection.
+    /// No topic can have this name.
+    pub fn publish_with<'m>(
+        &mut self,
+        topic: &str,
+        message: impl Into<Message<'m>>,
+        options: &PublishOptions,
+    ) -> Result<Published, PublishError> {
+        self.core.publish(topic, message.into(), self.key, options)
+    }
+
+    /// Subscribes this connection to a topic, or to all topics that match a pattern; answers
+    /// whether it was not before.
+    ///
+    /// Names have levels, with a dot in between. In a pattern the level `*` stands for any one, and
+    /// `>` at its end for one or more: `news.*.chess`, `news.>`. Whoever has a topic in several
+    /// ways gets each message once.
+    ///
+    /// # Errors
+    ///
+    /// The name is empty, longer than 255 bytes or holds a control character, or the pattern is of
+    /// wildcards only; there are too many topics, on this connection or in all; or there is no open
+    /// connection.
     pub fn subscribe(&mut self, topic: &str) -> Result<bool, SubscribeError> {
         self.subscribe_connection(self.id(), topic)
+    }
+
+    /// Subscribes this connection as [`subscribe`](Self::subscribe) does; `info` is what others
+    /// learn of it where a presence is kept of the topic.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`subscribe`](Self::subscribe).
+    pub fn subscribe_as(&mut self, topic: &str, info: &[u8]) -> Result<bool, SubscribeError> {
+        self.subscribe_connection_as(self.id(), topic, info)
     }
 
     /// Subscribes another connection to a topic.
@@ -139,13 +227,26 @@ impl<'a, S> Context<'a, S> {
         id: ConnectionId,
         topic: &str,
     ) -> Result<bool, SubscribeError> {
+        self.subscribe_connection_as(id, topic, b"")
+    }
+
+    /// Subscribes another connection to a topic, with what others learn of it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`subscribe`](Self::subscribe).
+    pub fn subscribe_connection_as(
+        &mut self,
+        id: ConnectionId,
+        topic: &str,
+        info: &[u8],
+    ) -> Result<bool, SubscribeError> {
         let key = self
             .core
             .key(id)
-            .filter(|&key| self.core.peers[key].protocol.is_open());
-        Ok(self
-            .core
-            .subscribe(key.ok_or(SubscribeError::NotOpen)?, topic)?)
+            .filter(|&key| self.core.is_receiving(key))
+            .ok_or(SubscribeError::NotOpen)?;
+        Ok(self.core.subscribe(key, topic, info)?)
     }
 
     /// Ends the subscription of this connection to a topic; answers whether there was one. Closing
@@ -170,9 +271,114 @@ impl<'a, S> Context<'a, S> {
             .map_or(0, |topic| self.core.topics.subscribers(topic).len())
     }
 
+    /// The topics that have a subscriber, with how many they have, in no order.
+    pub fn topics(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.core.topics.iter()
+    }
+
     /// How many topics have a subscriber.
     pub fn topic_count(&self) -> usize {
         self.core.topics.len()
+    }
+
+    /// The rules of a topic.
+    pub fn options_of(&self, topic: &str) -> &TopicOptions {
+        self.core
+            .topic_options
+            .get(self.core.topic_options.id_of(topic))
+    }
+
+    /// The connections that are subscribed to a topic of which a presence is kept, those that came
+    /// first first.
+    pub fn presence(&self, topic: &str) -> Vec<Member> {
+        self.core.members(topic)
+    }
+
+    /// How many connections are present in a topic.
+    pub fn presence_count(&self, topic: &str) -> usize {
+        let topic = self.core.topics.id(topic);
+        topic.map_or(0, |topic| self.core.presence.count(topic))
+    }
+
+    /// Reads the history of a topic.
+    ///
+    /// # Errors
+    ///
+    /// No history is kept of the topic, or the query does not fit it.
+    pub fn history(&mut self, topic: &str, query: &Query<'_>) -> Result<History, HistoryError> {
+        self.core.read_history(topic, query)
+    }
+
+    /// What was published since a position, for a subscriber that comes back: all of it, or none.
+    /// It is none if it is more than `limit`, or if the history is not complete or another one by
+    /// now.
+    ///
+    /// Who sends it with [`send_publication`](Self::send_publication) and subscribes in the same
+    /// callback misses nothing and gets nothing twice.
+    ///
+    /// # Errors
+    ///
+    /// No history is kept of the topic.
+    pub fn recover(
+        &mut self,
+        topic: &str,
+        since: &Since<'_>,
+        limit: usize,
+    ) -> Result<Recovery, HistoryError> {
+        self.core.recover(topic, since, limit)
+    }
+
+    /// Forgets the publications of a topic; epoch and offset go on.
+    pub fn clear_history(&mut self, topic: &str) {
+        self.core.histories.clear(topic);
+    }
+
+    /// Sends what a history has kept on this connection, in its form.
+    pub fn send_publication(&mut self, topic: &str, publication: &KeptPublication) -> Sent {
+        let Some(key) = self.key else {
+            return self.stale();
+        };
+        let publication = publication.view(topic);
+        let form = self.core.form_of(key);
+        if form == Form::PLAIN {
+            return self.core.send(key, publication.message);
+        }
+        let mut bytes = Vec::new();
+        (self.core.encode)(form, &publication, &mut Output::new(&mut bytes));
+        self.core.send_encoded(key, &bytes)
+    }
+
+    /// Makes a response without end of the answer to the request at hand: its body is what is
+    /// written to it and published to its subscriptions, in this form. [`Handler::open`] follows
+    /// when the head is written, and [`Handler::close`] when the connection has ended.
+    ///
+    /// Goes with [`Handler::request`] only; elsewhere it does nothing.
+    ///
+    /// [`Handler::open`]: crate::Handler::open
+    /// [`Handler::close`]: crate::Handler::close
+    /// [`Handler::request`]: crate::Handler::request
+    pub fn stream(&mut self, state: S, form: Form) {
+        if let Some(key) = self.key
+            && self.core.peers[key].protocol.state() == State::Connecting
+            && self.core.peers[key].stage == Stage::Active
+        {
+            self.core.peers[key].state = Some(state);
+            self.core.set_form(key, form);
+        }
+    }
+
+    /// Whether this connection is a response without end, and no WebSocket.
+    pub fn is_stream(&self) -> bool {
+        self.key
+            .is_some_and(|key| self.core.peers[key].stage == Stage::Streaming)
+    }
+
+    /// Writes bytes to the body of this connection's response without end.
+    pub fn write(&mut self, bytes: &[u8]) -> Sent {
+        match self.key {
+            Some(key) if self.is_stream() => self.core.send_encoded(key, bytes),
+            _ => self.stale(),
+        }
     }
 
     /// How many connections there are, those that are still in their handshake included.
@@ -217,6 +423,11 @@ impl<'a, S> Context<'a, S> {
     /// The time of this turn of the loop.
     pub fn now(&self) -> Instant {
         self.core.now
+    }
+
+    /// What there is at this moment. Goes through all connections.
+    pub fn gauges(&self) -> Gauges {
+        self.core.gauges()
     }
 
     /// The counters of the loop.

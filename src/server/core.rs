@@ -4,26 +4,31 @@
 //! in `ended`, and the loop tells the application when it reaps.
 
 use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, IoSlice};
-use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use slab::Slab;
 
-use super::config::{Limits, Timeouts};
-use super::handler::{ConnectionId, Sent};
+use super::config::{Config, Limits, Timeouts, TopicOptions};
+use super::frames::Gauge;
+use super::handler::{ConnectionId, Lost, Sent};
+use super::idempotency::Idempotency;
 use super::peer::{Peer, Stage, Work};
-use super::publish::{Audience, Batch, Parts};
+use super::presence::PresenceEvent;
+use super::publication::{Form, Meta};
+use super::publish::{Batch, Encode};
 use super::stats::{Cause, Stats};
 use super::timer::{Deadlines, Tick, Timers};
 use super::transport::Transport;
+use super::walk::Walk;
 use crate::protocol::{
     CloseCode, CloseFrame, Connection, FrameHeader, Message, Settings, State, UsageError,
     write_unmasked_frame,
 };
 use crate::ring::RingPool;
-use crate::topic::{Subscribed, TopicError, TopicTable};
+use crate::topic::{Histories, Namespaces, Presence, TopicId, TopicTable};
 
 /// From this size on a payload is written from where it is instead of being copied into the cork.
 /// Below, a copy costs no more than the second slice of a vectored send, and what is corked leaves
@@ -38,9 +43,6 @@ const CORK: usize = 128 << 10;
 /// up all of a buffer.
 const RINGS: usize = 256;
 const LARGEST_RING: usize = 128 << 10;
-
-/// What is published in a turn is sent before its end when it is this much.
-const FULL_BATCH: usize = 1 << 20;
 
 /// Spare `Work`s: enough for the connections of a busy turn.
 const SPARE_WORKS: usize = 64;
@@ -75,8 +77,41 @@ pub(crate) struct Core<S> {
     /// Connections that are over, to be reaped at the end of the turn.
     pub(crate) ended: Vec<(usize, Cause)>,
     pub(crate) is_shutting_down: bool,
-    batch: Batch,
-    audience: Audience,
+    /// What was published since the last walk began.
+    pub(super) batch: Batch,
+    /// What is on its way to the subscribers.
+    pub(super) walk: Walk,
+    /// The rules of topics.
+    pub(super) topic_options: Namespaces<TopicOptions>,
+    /// Some namespace keeps a history.
+    pub(super) keeps_history: bool,
+    pub(super) histories: Histories<Meta>,
+    pub(super) presence: Presence<Box<[u8]>>,
+    /// Who came and went, to be told.
+    pub(crate) presence_events: VecDeque<PresenceEvent>,
+    pub(super) idempotency: Idempotency,
+    /// Connections that lost messages and have room to hear of it.
+    pub(crate) lossy: Vec<ConnectionId>,
+    /// Publishers that wait until a walk is over.
+    pub(super) throttled: Vec<ConnectionId>,
+    /// How publications are written, by key as far as anybody has a form of the application's, and
+    /// how many have one.
+    pub(super) forms: Vec<Form>,
+    pub(super) formed: usize,
+    pub(super) encode: Encode,
+    pub(super) lanes: RandomState,
+    /// Spare memory of publishing.
+    pub(super) targets: Vec<TopicId>,
+    /// Own bytes in all outboxes, and shared ones that wait in any.
+    pub(super) own_queued: usize,
+    pub(super) lent: Gauge,
+    /// Namespaces whose messages get too old, and when.
+    ages: Vec<(u16, Tick)>,
+    pub(super) idempotency_window: Duration,
+    /// What is written to a stream that has been silent.
+    pub(crate) keep_alive: &'static [u8],
+    /// When the server started, in milliseconds of Unix time.
+    pub(super) started: (u64, Instant),
     #[expect(
         clippy::vec_box,
         reason = "the boxes move between here and the slab entries"
@@ -84,6 +119,19 @@ pub(crate) struct Core<S> {
     spare_works: Vec<Box<Work>>,
     generation: u32,
     date: (u64, String),
+}
+
+/// How an application writes what is published.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Codec {
+    pub(crate) encode: Encode,
+    pub(crate) keep_alive: &'static [u8],
+}
+
+/// Now, in milliseconds of Unix time.
+fn unix_millis() -> u64 {
+    let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    age.map_or(0, |age| age.as_millis() as u64)
 }
 
 /// The timeouts in ticks.
@@ -95,6 +143,7 @@ pub(crate) struct TimeoutTicks {
     pub(crate) pong: Tick,
     pub(crate) close: Tick,
     pub(crate) write: Tick,
+    pub(crate) lag: Tick,
 }
 
 impl TimeoutTicks {
@@ -106,6 +155,7 @@ impl TimeoutTicks {
             pong: deadlines.ticks(timeouts.pong),
             close: deadlines.ticks(timeouts.close),
             write: deadlines.ticks(timeouts.write),
+            lag: deadlines.ticks(timeouts.lag),
         }
     }
 
@@ -120,15 +170,28 @@ impl TimeoutTicks {
 }
 
 impl<S> Core<S> {
-    pub(crate) fn new(
-        settings: Settings,
-        limits: Limits,
-        timeouts: &Timeouts,
-        now: Instant,
-    ) -> Self {
+    pub(crate) fn new(config: Config, codec: Codec, now: Instant) -> Self {
+        let Config {
+            protocol: settings,
+            limits,
+            timeouts,
+            topics: topic_options,
+            ..
+        } = config;
+        let timeouts = &timeouts;
         let deadlines = Deadlines::new(now, timeouts.tick());
         let mut topics = TopicTable::new(limits.max_topics);
         topics.set_max_per_member(limits.max_topics_per_connection);
+        topics.set_max_patterns(limits.max_patterns);
+        let history_cap = limits.max_history;
+        let aged = topic_options.iter().filter_map(|(id, options)| {
+            let age = options.max_age?;
+            Some((id.number(), deadlines.ticks(age)))
+        });
+        let ages = aged.collect();
+        let mut all = topic_options.iter();
+        let keeps_history = all.any(|(_, options)| options.keeps_history());
+        drop(all);
         Self {
             peers: Slab::new(),
             settings: Arc::new(settings),
@@ -148,7 +211,26 @@ impl<S> Core<S> {
             ended: Vec::new(),
             is_shutting_down: false,
             batch: Batch::default(),
-            audience: Audience::default(),
+            walk: Walk::default(),
+            keeps_history,
+            topic_options,
+            histories: Histories::new(RandomState::new().hash_one(0_u64), history_cap),
+            presence: Presence::default(),
+            presence_events: VecDeque::new(),
+            idempotency: Idempotency::default(),
+            lossy: Vec::new(),
+            throttled: Vec::new(),
+            forms: Vec::new(),
+            formed: 0,
+            encode: codec.encode,
+            lanes: RandomState::new(),
+            targets: Vec::new(),
+            own_queued: 0,
+            lent: Gauge::default(),
+            ages,
+            idempotency_window: timeouts.idempotency,
+            keep_alive: codec.keep_alive,
+            started: (unix_millis(), now),
             spare_works: Vec::new(),
             generation: 0,
             date: (0, String::new()),
@@ -185,7 +267,7 @@ impl<S> Core<S> {
         if peer.stage != Stage::Gone {
             peer.stage = Stage::Gone;
             self.ended.push((key, cause));
-            self.topics.remove_member(key as u32);
+            self.leave_all(key);
         }
     }
 
@@ -193,6 +275,7 @@ impl<S> Core<S> {
     pub(crate) fn remove(&mut self, key: usize) {
         debug_assert_eq!(self.topics.topics_of(key as u32).len(), 0);
         self.deadlines.disarm(key);
+        self.set_form(key, Form::PLAIN);
         let mut peer = self.peers.remove(key);
         if let Some(work) = peer.work.take() {
             self.stats.bytes_unsent += work.outbox.queued() as u64;
@@ -231,9 +314,11 @@ impl<S> Core<S> {
         if work.outbox.is_empty() {
             work.write_since = now;
         }
+        let before = work.outbox.own();
         let answer = work
             .outbox
             .with_tail(now, |tail| write(&mut peer.protocol, tail));
+        self.own_queued = self.own_queued + work.outbox.own() - before;
         if !peer.is_dirty {
             peer.is_dirty = true;
             self.dirty.push(peer.id(key));
@@ -250,7 +335,7 @@ impl<S> Core<S> {
             && self.cork.len() < CORK
             && peer.protocol.is_open()
             && !peer.has_output()
-            && self.batch.is_empty()
+            && !self.is_publishing()
         {
             write_unmasked_frame(message.kind().into(), message.payload(), &mut self.cork);
             return Sent::Sent;
@@ -268,13 +353,11 @@ impl<S> Core<S> {
             self.stats.dropped_closed += 1;
             return Sent::Dropped;
         }
-        if !self.batch.is_empty() {
-            self.settle(key);
-        }
+        self.settle(key);
         let is_corked = self.corked == Some(key) && !self.peers[key].has_output();
         if is_corked && message.payload().len() >= UNCOPIED {
             self.send_uncopied(key, message);
-        } else if is_corked || self.admit(key) {
+        } else if is_corked || self.admit(key, 1) {
             // The connection is open: nothing else can be wrong.
             let _ = self.write(key, |protocol, output| protocol.send(message, output));
         } else {
@@ -284,7 +367,7 @@ impl<S> Core<S> {
     }
 
     /// `Backpressure` when more than `outbox_soft` waits and the socket does not take it.
-    fn pressure(&mut self, key: usize) -> Sent {
+    pub(super) fn pressure(&mut self, key: usize) -> Sent {
         let soft = self.limits.outbox_soft;
         // A burst within one callback has not been offered to the socket yet.
         if let Some(work) = &self.peers[key].work
@@ -300,17 +383,6 @@ impl<S> Core<S> {
             }
             _ => Sent::Sent,
         }
-    }
-
-    /// Whether one more message may be queued. A peer for whom too much waits is closed instead.
-    fn admit(&mut self, key: usize) -> bool {
-        if self.peers[key].queued() <= self.limits.outbox_hard {
-            return true;
-        }
-        self.stats.dropped_slow += 1;
-        let frame = CloseFrame::new(CloseCode::TRY_AGAIN_LATER, "too slow");
-        let _ = self.close(key, frame, Cause::SlowConsumer);
-        false
     }
 
     /// Writes the cork and a large message without copying its payload.
@@ -353,11 +425,12 @@ impl<S> Core<S> {
         if !bytes.is_empty() {
             let now = self.deadlines.now();
             self.stalled_work(key).outbox.push(bytes, now);
+            self.own_queued += bytes.len();
         }
     }
 
     /// The `Work` of a connection whose socket is full.
-    fn stalled_work(&mut self, key: usize) -> &mut Work {
+    pub(super) fn stalled_work(&mut self, key: usize) -> &mut Work {
         let now = self.deadlines.now();
         let peer = &mut self.peers[key];
         let work = peer
@@ -421,7 +494,16 @@ impl<S> Core<S> {
         if let Some(work) = &mut peer.work
             && !work.outbox.is_empty()
         {
-            match work.outbox.flush(&peer.transport) {
+            let before = work.outbox.own();
+            for &(namespace, age) in &self.ages {
+                let stale = self.deadlines.now().saturating_sub(age);
+                let expired = work.outbox.expire(namespace, stale).messages;
+                work.lost.expired += expired;
+                self.stats.lost.expired += expired;
+            }
+            let flushed = work.outbox.flush(&peer.transport);
+            self.own_queued = self.own_queued + work.outbox.own() - before;
+            match flushed {
                 Ok(0) => {}
                 Ok(taken) => {
                     self.stats.bytes_out += taken as u64;
@@ -451,6 +533,9 @@ impl<S> Core<S> {
         if let Some(work) = &mut peer.work {
             let is_low = work.outbox.queued() <= soft;
             let resumes = is_low && work.is_held;
+            if is_low && work.lost != Lost::default() {
+                self.lossy.push(id);
+            }
             if is_low && std::mem::take(&mut work.is_pressed) {
                 self.drained.push(id);
             }
@@ -506,7 +591,16 @@ impl<S> Core<S> {
         }
     }
 
+    /// Forgets what waits for a connection that is about to end.
+    pub(super) fn forget_output(&mut self, key: usize) {
+        if let Some(work) = &mut self.peers[key].work {
+            self.own_queued -= work.outbox.own();
+            work.outbox.clear();
+        }
+    }
+
     fn recycle(&mut self, mut work: Box<Work>) {
+        self.own_queued -= work.outbox.own();
         if let Some(ring) = work.ring.take() {
             self.rings.put(ring);
         }
@@ -521,8 +615,9 @@ impl<S> Core<S> {
         if work.assembly.capacity() > 0 {
             work.assembly = crate::protocol::Assembly::new();
         }
-        (work.is_pressed, work.is_held) = (false, false);
+        (work.is_pressed, work.is_held, work.is_throttled) = (false, false, false);
         (work.message_since, work.write_since) = (0, 0);
+        work.lost = Lost::default();
         self.spare_works.push(work);
     }
 
@@ -550,6 +645,9 @@ impl<S> Core<S> {
     pub(crate) fn is_paused(&self, key: usize) -> bool {
         let peer = &self.peers[key];
         let Some(work) = &peer.work else { return false };
+        if work.is_throttled {
+            return true;
+        }
         match peer.protocol.state() {
             State::Open => work.outbox.queued() > self.limits.outbox_soft,
             State::Connecting => !work.outbox.is_empty(),
@@ -572,6 +670,35 @@ impl<S> Core<S> {
         let _ = self.write(key, |protocol, output| protocol.pong(payload, output));
     }
 
+    /// Ends a response without end, behind everything that was written so far.
+    fn close_stream(&mut self, key: usize, code: CloseCode, cause: Cause) {
+        self.leave_all(key);
+        let peer = &mut self.peers[key];
+        peer.ending = Some((code, cause));
+        peer.stage = Stage::Lingering;
+        match cause {
+            // Who does not read would not come to the end.
+            Cause::SlowConsumer => self.end(key, cause),
+            _ => self.linger_when_drained(key),
+        }
+    }
+
+    /// Writes bytes that are encoded already, behind everything that was sent and published.
+    pub(crate) fn send_encoded(&mut self, key: usize, bytes: &[u8]) -> Sent {
+        self.settle(key);
+        if !self.is_receiving(key) {
+            self.stats.dropped_closed += 1;
+            return Sent::Dropped;
+        }
+        if self.corked == Some(key) {
+            self.flush_full_cork(key);
+        } else if !self.admit(key, 1) {
+            return Sent::Dropped;
+        }
+        self.write(key, |_, output| output.extend_from_slice(bytes));
+        self.pressure(key)
+    }
+
     /// Starts the closing handshake, behind everything that was sent and published so far. Nothing
     /// may follow: the subscriptions end here.
     pub(crate) fn close(
@@ -580,11 +707,13 @@ impl<S> Core<S> {
         frame: CloseFrame<'_>,
         cause: Cause,
     ) -> Result<(), UsageError> {
-        if !self.batch.is_empty() {
-            self.settle(key);
+        self.settle(key);
+        if self.peers[key].stage == Stage::Streaming {
+            self.close_stream(key, frame.code, cause);
+            return Ok(());
         }
         self.write(key, |protocol, output| protocol.close(frame, output))?;
-        self.topics.remove_member(key as u32);
+        self.leave_all(key);
         let peer = &mut self.peers[key];
         peer.ending = Some((frame.code, cause));
         self.begin_stage(key, self.timeouts.close);
@@ -599,168 +728,7 @@ impl<S> Core<S> {
         Ok(())
     }
 
-    // ---- topics ----
-
-    /// Publishes to everyone who is subscribed now, but `except`; answers how many that are.
-    pub(crate) fn publish(
-        &mut self,
-        topic: &str,
-        message: Message<'_>,
-        except: Option<usize>,
-    ) -> usize {
-        self.stats.published += 1;
-        let Some(topic) = self.topics.id(topic) else {
-            return 0;
-        };
-        let except = except.map(|key| key as u32);
-        let except = except.filter(|&member| self.topics.is_subscribed(member, topic));
-        let count = self.topics.subscribers(topic).len() - usize::from(except.is_some());
-        if count > 0 {
-            self.batch.push(topic, message, except);
-        }
-        count
-    }
-
-    pub(crate) fn subscribe(&mut self, key: usize, topic: &str) -> Result<bool, TopicError> {
-        if !self.batch.is_empty() {
-            self.settle(key);
-            self.batch.set_cursor(key as u32);
-        }
-        self.topics
-            .subscribe(key as u32, topic)
-            .map(|Subscribed { new, .. }| new)
-    }
-
-    pub(crate) fn unsubscribe(&mut self, key: usize, topic: &str) -> bool {
-        if !self.batch.is_empty() {
-            self.settle(key);
-            self.batch.set_cursor(key as u32);
-        }
-        self.topics.unsubscribe(key as u32, topic)
-    }
-
-    /// Queues what was published for a connection so far in this turn, so that what is done next
-    /// comes behind it.
-    fn settle(&mut self, key: usize) {
-        let member = key as u32;
-        if !self.batch.touches(&self.topics, member) {
-            return;
-        }
-        let ranges = self.batch.pending(&self.topics, member);
-        self.batch.set_cursor(member);
-        if ranges.is_empty() || !self.admit(key) {
-            return;
-        }
-        self.stats.deliveries += 1;
-        let batch = std::mem::take(&mut self.batch);
-        self.write(key, |_, output| {
-            for range in ranges {
-                output.extend_from_slice(batch.bytes(range));
-            }
-        });
-        self.batch = batch;
-        self.pressure(key);
-    }
-
-    /// The connection is closed, by a Close frame of the peer or an error, and the answer is in the
-    /// cork from `reply` on: what was published so far goes in front of it.
-    pub(crate) fn settle_before(&mut self, key: usize, reply: usize) {
-        if !self.batch.is_empty() {
-            let reply = self.cork.split_off(reply);
-            self.settle(key);
-            self.cork.extend_from_slice(&reply);
-        }
-        self.topics.remove_member(key as u32);
-    }
-
-    /// Sends what was published so far if it is much: a turn that publishes without end must not
-    /// collect without end. Nothing may be corked.
-    pub(crate) fn flush_full_batch(&mut self) {
-        if self.batch.len() >= FULL_BATCH {
-            self.flush_topics();
-        }
-    }
-
-    /// Sends what was published in this turn: one send per subscriber for all of it.
-    pub(crate) fn flush_topics(&mut self) {
-        if self.batch.is_empty() {
-            return;
-        }
-        let batch = std::mem::take(&mut self.batch);
-        let mut touched = batch.touched();
-        match (touched.next(), touched.next()) {
-            (Some(topic), None) => {
-                let parts = batch.whole();
-                // Backwards: whoever turns out to be gone leaves its place to the last one.
-                for index in (0..self.topics.subscribers(topic).len()).rev() {
-                    let member = self.topics.subscribers(topic)[index];
-                    self.deliver_course(&batch, member, &parts);
-                }
-            }
-            _ => self.deliver_merged(&batch),
-        }
-        drop(touched);
-        self.batch = batch;
-        self.batch.clear();
-    }
-
-    /// Several topics: everyone with the same set of them gets the same merged bytes.
-    fn deliver_merged(&mut self, batch: &Batch) {
-        let mut audience = std::mem::take(&mut self.audience);
-        audience.gather(batch, &self.topics);
-        let mut merged: Option<(u32, Parts)> = None;
-        for index in 0..audience.len() {
-            let (member, group) = audience.member(index);
-            let parts = match merged.take() {
-                Some((last, parts)) if last == group => parts,
-                _ => batch.merged(&audience.slots(group)),
-            };
-            self.deliver_course(batch, member, &parts);
-            merged = Some((group, parts));
-        }
-        self.audience = audience;
-    }
-
-    /// Delivers the common parts, or those behind the cursor of a member that left the course.
-    #[inline]
-    fn deliver_course(&mut self, batch: &Batch, member: u32, parts: &Parts) {
-        if batch.has_exceptions() && batch.is_exception(member) {
-            let ranges = batch.pending(&self.topics, member);
-            let parts = batch.gather(&ranges);
-            self.deliver(member as usize, &parts.bytes, parts.range);
-        } else {
-            self.deliver(member as usize, &parts.bytes, parts.range.clone());
-        }
-    }
-
-    /// One send for one subscriber; what the kernel does not take is referred to, not copied.
-    fn deliver(&mut self, key: usize, bytes: &Arc<Vec<u8>>, range: Range<usize>) {
-        let peer = &self.peers[key];
-        if range.is_empty() || !peer.protocol.is_open() || peer.stage == Stage::Gone {
-            return;
-        }
-        let mut taken = 0;
-        if peer.has_output() {
-            if !self.admit(key) {
-                return;
-            }
-        } else {
-            match peer.transport.send(&bytes[range.clone()]) {
-                Ok(count) => taken = count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return self.end(key, Cause::ConnectionLost),
-            }
-            self.stats.bytes_out += taken as u64;
-        }
-        self.stats.deliveries += 1;
-        if taken < range.len() {
-            let now = self.deadlines.now();
-            self.stalled_work(key)
-                .outbox
-                .push_shared(bytes, range.start + taken..range.end, now);
-            self.pressure(key);
-        }
-    }
+    // ---- the turn ----
 
     /// Writes to every connection whose outbox got something in this turn.
     pub(crate) fn flush_outboxes(&mut self) {
@@ -779,9 +747,11 @@ impl<S> Core<S> {
     /// Whether the loop has something to do without any event.
     pub(crate) fn has_work(&self) -> bool {
         !self.ready.is_empty()
-            || !self.batch.is_empty()
+            || self.is_publishing()
             || !self.dirty.is_empty()
             || !self.drained.is_empty()
+            || !self.lossy.is_empty()
+            || !self.presence_events.is_empty()
     }
 }
 
@@ -789,13 +759,16 @@ impl<S> Core<S> {
 mod tests {
     use super::*;
     use crate::protocol::{Acceptance, Assembly, Event};
+    use crate::server::publication::PublishOptions;
     use std::io::Read;
     use std::os::unix::net::UnixStream;
-    use std::time::Duration;
 
     fn core() -> Core<()> {
-        let (settings, limits) = (Settings::default(), Limits::default());
-        Core::new(settings, limits, &Timeouts::default(), Instant::now())
+        let codec = Codec {
+            encode: |_, _, _| (),
+            keep_alive: b"",
+        };
+        Core::new(Config::default(), codec, Instant::now())
     }
 
     /// An open connection on one end of a socket pair; nobody reads at the other end.
@@ -820,20 +793,29 @@ mod tests {
         (key, theirs)
     }
 
+    fn publish(core: &mut Core<()>, topic: &str, payload: &[u8]) {
+        let options = PublishOptions::new();
+        core.publish(topic, Message::binary(payload), None, &options)
+            .unwrap();
+    }
+
     #[test]
     fn what_waits_for_many_slow_subscribers_is_in_memory_once() {
         const LEN: usize = 16 << 20;
         let mut core = core();
         let peers: Vec<_> = (0..10).map(|_| open(&mut core)).collect();
         for &(key, _) in &peers {
-            core.subscribe(key, "news").unwrap();
-            core.subscribe(key, ["left", "right"][key % 2]).unwrap();
+            core.subscribe(key, "news", b"").unwrap();
+            core.subscribe(key, ["left", "right"][key % 2], b"")
+                .unwrap();
         }
         let payload = vec![0; LEN];
-        core.publish("left", Message::binary(&payload), None);
-        core.publish("news", Message::binary(&payload), None);
-        core.publish("right", Message::binary(&payload), None);
-        core.flush_topics();
+        publish(&mut core, "left", &payload);
+        publish(&mut core, "news", &payload);
+        publish(&mut core, "right", &payload);
+        while core.is_publishing() {
+            core.flush_topics();
+        }
         let queued: usize = peers.iter().map(|&(key, _)| core.peers[key].queued()).sum();
         assert!(queued > 9 * 2 * LEN, "{queued}");
         let outbox = |key: usize| &core.peers[key].work.as_ref().unwrap().outbox;

@@ -10,6 +10,7 @@ use mio::Waker;
 
 use super::context::Context;
 use super::handler::{ConnectionId, Handler};
+use super::publication::PublishOptions;
 use crate::protocol::{CloseCode, Message, MessageKind};
 
 /// Acts on a server from any thread. Commands of one thread are carried out in their order, at the
@@ -58,6 +59,7 @@ pub(crate) enum Command<H: Handler> {
         topic: Box<str>,
         kind: MessageKind,
         payload: Box<[u8]>,
+        options: PublishOptions,
     },
     Send {
         id: ConnectionId,
@@ -170,12 +172,28 @@ impl<H: Handler> Handle<H> {
         topic: &str,
         message: impl Into<Message<'m>>,
     ) -> Result<(), HandleError> {
+        self.publish_with(topic, message, PublishOptions::new())
+    }
+
+    /// Publishes a message as the options say. A name that no topic can have is counted in
+    /// [`Stats::misnamed`](crate::Stats::misnamed).
+    ///
+    /// # Errors
+    ///
+    /// The queue is full, or the server has ended.
+    pub fn publish_with<'m>(
+        &self,
+        topic: &str,
+        message: impl Into<Message<'m>>,
+        options: PublishOptions,
+    ) -> Result<(), HandleError> {
         let message = message.into();
         let (kind, payload) = (message.kind(), message.payload().into());
         self.mailbox.push(Command::Publish {
             topic: topic.into(),
             kind,
             payload,
+            options,
         })
     }
 

@@ -3,6 +3,8 @@
 use std::fmt;
 
 use super::context::Context;
+use super::presence::PresenceEvent;
+use super::publication::{Form, Output, Publication};
 use super::stats::Cause;
 use crate::protocol::http::{Request, Response};
 use crate::protocol::{Acceptance, CloseCode, HandshakeError, Message, UsageError};
@@ -37,6 +39,11 @@ pub trait Handler: Sized {
     /// What the application keeps for each open connection.
     type State: Default;
 
+    /// What is written to a stream ([`Context::stream`]) each time that
+    /// [`Timeouts::idle`](crate::Timeouts::idle) is over, so that middleboxes see life; by default
+    /// a comment of an event stream.
+    const KEEP_ALIVE: &'static [u8] = b":\n\n";
+
     /// A client asks for a WebSocket: accept it with a state, a subprotocol and headers, or refuse
     /// it with any response. By default everyone is accepted.
     ///
@@ -61,12 +68,29 @@ pub trait Handler: Sized {
     /// [`Backpressure`](Sent::Backpressure): go on sending.
     fn drain(&mut self, ctx: &mut Context<'_, Self::State>) {}
 
+    /// Messages to a connection were dropped by the policy of their topics
+    /// ([`TopicOptions::slow`](crate::TopicOptions)), and it has room again to be told so.
+    fn lost(&mut self, ctx: &mut Context<'_, Self::State>, lost: Lost) {}
+
+    /// A connection has joined or left a topic of which a presence is kept.
+    fn presence(&mut self, ctx: &mut Context<'_, Self::State>, event: &PresenceEvent) {}
+
+    /// Writes a publication in one of the application's own forms, once for all connections that
+    /// have it: a complete WebSocket message, or what goes into the body of a stream. What is not
+    /// written, connections of this form do not get.
+    ///
+    /// A function of the publication alone: it is called when the first connection needs it.
+    fn encode(form: Form, publication: &Publication<'_>, output: &mut Output<'_>) {
+        let message = publication.message;
+        output.message(message.kind(), &[message.payload()]);
+    }
+
     /// A connection has ended. Its state can still be read; its subscriptions have ended, and
     /// sends to it are dropped.
     fn close(&mut self, ctx: &mut Context<'_, Self::State>, closed: Closed<'_>) {}
 
     /// A plain HTTP request on the same port; 404 by default. The body, of at most
-    /// `max_body_size`, has come.
+    /// `max_body_size`, has come. [`Context::stream`] makes a response without end of the answer.
     fn request(&mut self, ctx: &mut Context<'_, Self::State>, request: &Request<'_>) -> Response {
         Response::not_found()
     }
@@ -89,6 +113,7 @@ pub trait Handler: Sized {
 #[derive(Debug, Default)]
 pub struct Accept<S> {
     pub(crate) state: S,
+    pub(crate) form: Form,
     pub(crate) acceptance: Acceptance,
 }
 
@@ -97,8 +122,15 @@ impl<S> Accept<S> {
     pub fn new(state: S) -> Self {
         Self {
             state,
+            form: Form::PLAIN,
             acceptance: Acceptance::default(),
         }
+    }
+
+    /// Chooses how publications are written for the connection; default [`Form::PLAIN`].
+    pub fn form(mut self, form: Form) -> Self {
+        self.form = form;
+        self
     }
 
     /// Chooses a subprotocol, which must be one that the client offered:
@@ -162,6 +194,37 @@ pub enum Sent {
     /// Not sent: the connection is closed or closing, or has too many bytes waiting. It is
     /// counted in [`Stats`](crate::Stats).
     Dropped,
+}
+
+/// Messages that a connection did not get because it reads too slowly.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Lost {
+    /// They came when no more could wait: [`SlowPolicy::DropNewest`](crate::SlowPolicy), or what
+    /// waits cannot be dropped.
+    pub newest: u64,
+    /// They made room for newer ones: [`SlowPolicy::DropOldest`](crate::SlowPolicy).
+    pub oldest: u64,
+    /// A later message of their topic replaced them: [`SlowPolicy::Latest`](crate::SlowPolicy).
+    pub conflated: u64,
+    /// They waited for longer than the topic allows.
+    pub expired: u64,
+}
+
+impl Lost {
+    /// How many they are.
+    pub fn total(&self) -> u64 {
+        self.newest + self.oldest + self.conflated + self.expired
+    }
+}
+
+impl std::ops::AddAssign for Lost {
+    fn add_assign(&mut self, other: Self) {
+        self.newest += other.newest;
+        self.oldest += other.oldest;
+        self.conflated += other.conflated;
+        self.expired += other.expired;
+    }
 }
 
 /// A connection cannot subscribe to a topic.

@@ -11,17 +11,23 @@
 mod config;
 mod context;
 mod core;
+mod fanout;
+mod frames;
 mod handle;
 mod handler;
 mod histogram;
+mod idempotency;
 mod listener;
 mod outbox;
 mod peer;
+mod presence;
+mod publication;
 mod publish;
 mod read;
 mod stats;
 mod timer;
 mod transport;
+mod walk;
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -29,15 +35,19 @@ use std::time::{Duration, Instant};
 use mio::event::Event;
 use mio::{Events, Poll, Token, Waker};
 
-pub use self::config::{Config, ConfigError, Endpoint, Limits, Timeouts};
-pub use self::context::Context;
-use self::core::Core;
+pub use self::config::{Config, ConfigError, Endpoint, Limits, SlowPolicy, Timeouts, TopicOptions};
+pub use self::context::{Context, Gauges, History, Recovery};
+use self::core::{Codec, Core};
 pub use self::handle::{BindError, Handle, HandleError};
 use self::handle::{Command, Inbox};
-pub use self::handler::{Accept, Closed, ConnectionId, Fault, Handler, Sent, SubscribeError};
+pub use self::handler::{Accept, Closed, ConnectionId, Fault, Handler, Lost, Sent, SubscribeError};
 pub use self::histogram::Histogram;
 use self::listener::{Accepted, Listener};
 use self::peer::Stage;
+pub use self::presence::{Member, PresenceEvent};
+pub use self::publication::{
+    Form, KeptPublication, Output, Publication, PublishError, PublishOptions, Published, Tags,
+};
 use self::read::Reader;
 pub use self::stats::{Cause, Refused, Stats};
 use self::timer::Tick;
@@ -78,6 +88,8 @@ pub struct Server<H: Handler> {
     /// When a shutdown ends, whoever has not left.
     drain_until: Option<Instant>,
     is_stopped: bool,
+    /// When the last turn ended.
+    idle_since: Instant,
 }
 
 impl<H: Handler> Server<H> {
@@ -99,6 +111,10 @@ impl<H: Handler> Server<H> {
             let failed = |error| BindError::Listen(endpoint.clone(), error);
             listeners.push(listener.map_err(failed)?);
         }
+        let codec = Codec {
+            encode: H::encode,
+            keep_alive: H::KEEP_ALIVE,
+        };
         Ok(Self {
             poll,
             events: Events::with_capacity(EVENTS),
@@ -106,18 +122,14 @@ impl<H: Handler> Server<H> {
             reader: Reader::new(config.limits.receive_buffer),
             handler,
             mailbox: Inbox::new(waker, config.limits.max_commands),
-            core: Core::new(
-                config.protocol,
-                config.limits,
-                &config.timeouts,
-                Instant::now(),
-            ),
             commands: Vec::new(),
             expired: Vec::new(),
             drain: config.timeouts.drain,
+            core: Core::new(config, codec, Instant::now()),
             unswept: 0,
             drain_until: None,
             is_stopped: false,
+            idle_since: Instant::now(),
         })
     }
 
@@ -166,12 +178,17 @@ impl<H: Handler> Server<H> {
         self.accept();
         self.read();
         self.run_timers();
-        self.tell_drained();
+        self.tell();
         self.core.flush_topics(); // One send per subscriber for all that was published.
         self.core.flush_outboxes();
+        self.core.enforce_output_cap();
+        self.core.expire_histories();
         self.sweep_deadlines();
         self.shut_down_if_wanted();
         self.reap(); // Slab keys are used again from the next turn on, never within one.
+        self.idle_since = Instant::now();
+        let turn = self.idle_since.saturating_duration_since(self.core.now);
+        self.core.stats.turn.record(turn);
         Ok(!self.end_if_over())
     }
 
@@ -191,10 +208,11 @@ impl<H: Handler> Server<H> {
     fn timeout(&self, max_wait: Option<Duration>) -> Option<Duration> {
         let is_accepting = self.listeners.iter().any(|listener| listener.is_ready);
         let is_ending = self.core.is_shutting_down && self.drain_until.is_none();
-        if self.core.has_work() || is_accepting || is_ending || self.is_stopped {
+        let has_work = self.core.has_work() || !self.commands.is_empty();
+        if has_work || is_accepting || is_ending || self.is_stopped {
             return Some(Duration::ZERO);
         }
-        let now = Instant::now();
+        let now = self.idle_since;
         let retry = self
             .listeners
             .iter()
@@ -204,6 +222,7 @@ impl<H: Handler> Server<H> {
             max_wait,
             self.core.deadlines.sleep(now),
             self.core.timers.sleep(now),
+            self.core.until_expiry(),
         ];
         let until = retry.map(|at| at.saturating_duration_since(now));
         // epoll counts milliseconds, and mio rounds up to them: no turn comes too early.
@@ -211,37 +230,56 @@ impl<H: Handler> Server<H> {
     }
 
     fn carry_out_commands(&mut self) {
-        let mut commands = std::mem::take(&mut self.commands);
-        self.mailbox.take(&mut commands);
-        for command in commands.drain(..) {
-            match command {
-                Command::Publish {
-                    topic,
-                    kind,
-                    payload,
-                } => {
-                    self.core
-                        .publish(&topic, Message::from_parts(kind, &payload), None);
-                }
-                Command::Send { id, kind, payload } => {
-                    let message = Message::from_parts(kind, &payload);
-                    Context::new(&mut self.core, None).send_to(id, message);
-                }
-                Command::Close { id, code, reason } => {
-                    let mut context = Context::new(&mut self.core, None);
-                    if context.close_connection(id, code, &reason).is_err() {
-                        self.core.stats.stale += 1;
-                    }
-                }
-                Command::Run(closure) => {
-                    closure(&mut self.handler, &mut Context::new(&mut self.core, None));
-                }
-                Command::ShutDown => self.core.is_shutting_down = true,
-                Command::Stop => self.is_stopped = true,
-            }
+        // Those that had to wait come first; then what has been said since.
+        if !self.carry_out_waiting() {
+            return;
+        }
+        self.mailbox.take(&mut self.commands);
+        self.commands.reverse();
+        self.carry_out_waiting();
+    }
+
+    /// Carries out the commands at hand, the last one first; answers whether none is left. While
+    /// a full batch waits for the walk to end, they wait as well.
+    fn carry_out_waiting(&mut self) -> bool {
+        while !self.core.is_overfull()
+            && let Some(command) = self.commands.pop()
+        {
+            self.carry_out(command);
             self.core.flush_full_batch();
         }
-        self.commands = commands;
+        self.commands.is_empty()
+    }
+
+    fn carry_out(&mut self, command: Command<H>) {
+        match command {
+            Command::Publish {
+                topic,
+                kind,
+                payload,
+                options,
+            } => {
+                let message = Message::from_parts(kind, &payload);
+                if self.core.publish(&topic, message, None, &options).is_err() {
+                    self.core.stats.misnamed += 1;
+                }
+            }
+            Command::Send { id, kind, payload } => {
+                let message = Message::from_parts(kind, &payload);
+                Context::new(&mut self.core, None).send_to(id, message);
+            }
+            Command::Close { id, code, reason } => {
+                let mut context = Context::new(&mut self.core, None);
+                if context.close_connection(id, code, &reason).is_err() {
+                    self.core.stats.stale += 1;
+                }
+            }
+            Command::Run(closure) => {
+                closure(&mut self.handler, &mut Context::new(&mut self.core, None));
+            }
+            Command::ShutDown => self.core.is_shutting_down = true,
+            Command::Stop => self.is_stopped = true,
+        }
     }
 
     fn accept(&mut self) {
@@ -302,6 +340,7 @@ impl<H: Handler> Server<H> {
         let framing = ResponseFraming {
             head_only: false,
             close: true,
+            is_stream: false,
             date: Some(self.core.date()),
         };
         Response::new(503)
@@ -361,7 +400,20 @@ impl<H: Handler> Server<H> {
         }
     }
 
-    fn tell_drained(&mut self) {
+    /// Tells the application what the loop has found out.
+    fn tell(&mut self) {
+        while let Some(event) = self.core.presence_events.pop_front() {
+            self.handler
+                .presence(&mut Context::new(&mut self.core, None), &event);
+        }
+        for (id, lost) in self.core.take_lossy() {
+            if let Some(key) = self.core.key(id)
+                && self.core.peers[key].state.is_some()
+            {
+                self.handler
+                    .lost(&mut Context::new(&mut self.core, Some(key)), lost);
+            }
+        }
         for id in std::mem::take(&mut self.core.drained) {
             if let Some(key) = self.core.key(id)
                 && self.core.peers[key].state.is_some()
@@ -401,8 +453,17 @@ impl<H: Handler> Server<H> {
         if stalled_due.is_some_and(|due| now >= due) {
             return core.end(key, Cause::WriteTimeout);
         }
+        let lagging_due = stalled
+            .and_then(|work| work.outbox.oldest())
+            .map(|since| since.saturating_add(core.timeouts.lag));
+        if lagging_due.is_some_and(|due| now >= due) && core.is_receiving(key) {
+            core.close_slow(key, 0);
+            return core.flush(key);
+        }
+        let stalled_due = stalled_due.map(|due| due.min(lagging_due.unwrap_or(due)));
         let due = match (peer.stage, peer.protocol.state()) {
             (Stage::Gone, _) => return,
+            (Stage::Streaming, _) => return self.look_at_stream(key),
             // The response to a plain request is watched by the write timeout.
             (Stage::Active, State::Connecting) if stalled.is_some() => Tick::MAX,
             (Stage::Active, State::Connecting) => {
@@ -441,6 +502,31 @@ impl<H: Handler> Server<H> {
         }
     }
 
+    /// A stream says that it is there, which shows whether anybody listens.
+    fn look_at_stream(&mut self, key: usize) {
+        let core = &mut self.core;
+        let (now, idle) = (core.deadlines.now(), core.timeouts.idle_of(key));
+        let peer = &mut core.peers[key];
+        if now >= peer.last_seen + idle {
+            peer.last_seen = now;
+            if !peer.has_output() {
+                let keep_alive = core.keep_alive;
+                core.write(key, |_, output| output.extend_from_slice(keep_alive));
+                core.flush(key);
+            }
+        }
+        let peer = &core.peers[key];
+        let mut due = peer.last_seen + idle;
+        if let Some(work) = &peer.work
+            && let Some(oldest) = work.outbox.oldest()
+        {
+            due = due
+                .min(work.write_since.saturating_add(core.timeouts.write))
+                .min(oldest.saturating_add(core.timeouts.lag));
+        }
+        core.deadlines.arm(key, due.max(now + 1));
+    }
+
     fn look_at_open(&mut self, key: usize) {
         let core = &mut self.core;
         let (now, timeouts) = (core.deadlines.now(), core.timeouts);
@@ -459,7 +545,10 @@ impl<H: Handler> Server<H> {
                 }
             }
             if !work.outbox.is_empty() {
-                due = due.min(work.write_since.saturating_add(timeouts.write));
+                let oldest = work.outbox.oldest().unwrap_or(now);
+                due = due
+                    .min(work.write_since.saturating_add(timeouts.write))
+                    .min(oldest.saturating_add(timeouts.lag));
             }
         }
         // A peer that is not read from, or that takes nothing, is watched by the write timeout.
@@ -497,7 +586,12 @@ impl<H: Handler> Server<H> {
         let keys: Vec<usize> = self.core.peers.iter().map(|(key, _)| key).collect();
         for key in keys {
             let peer = &mut self.core.peers[key];
+            let is_open = peer.stage == Stage::Streaming;
             match peer.protocol.state() {
+                _ if is_open => {
+                    let frame = CloseFrame::new(CloseCode::GOING_AWAY, "");
+                    let _ = self.core.close(key, frame, Cause::Shutdown);
+                }
                 State::Open => {
                     let frame = CloseFrame::new(CloseCode::GOING_AWAY, "server shuts down");
                     let _ = self.core.close(key, frame, Cause::Shutdown);

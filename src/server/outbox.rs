@@ -10,6 +10,7 @@ use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::frames::Frames;
 use super::timer::Tick;
 use super::transport::Transport;
 
@@ -87,7 +88,7 @@ enum Bytes {
     Own { bytes: Vec<u8>, start: usize },
     /// Part of a batch that other peers get as well.
     Shared {
-        bytes: Arc<Vec<u8>>,
+        bytes: Arc<Frames>,
         range: Range<usize>,
     },
     /// The place of a message that was dropped.
@@ -170,6 +171,13 @@ impl Outbox {
         self.queued
     }
 
+    /// How much memory waits is counted for: that of a message is little where many are queued that
+    /// are smaller than their entries.
+    #[inline]
+    pub(crate) fn cost(&self) -> usize {
+        self.queued + self.chunks.len() * size_of::<Chunk>()
+    }
+
     /// Whether the socket is full: offering it more is of no use before its edge.
     pub(crate) fn is_stalled(&self) -> bool {
         self.is_stalled
@@ -212,13 +220,13 @@ impl Outbox {
     }
 
     /// Appends a reference to part of a shared batch, none of which may be dropped.
-    pub(crate) fn push_shared(&mut self, bytes: &Arc<Vec<u8>>, range: Range<usize>, now: Tick) {
+    pub(crate) fn push_shared(&mut self, bytes: &Arc<Frames>, range: Range<usize>, now: Tick) {
         self.append(bytes, range, |bytes| Chunk::kept(bytes, now));
     }
 
     fn append(
         &mut self,
-        bytes: &Arc<Vec<u8>>,
+        bytes: &Arc<Frames>,
         range: Range<usize>,
         chunk: impl FnOnce(Bytes) -> Chunk,
     ) {
@@ -383,19 +391,12 @@ impl Outbox {
 }
 
 /// Messages that may be dropped. `now` never goes back from one push to the next.
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "what slow consumers lose is decided by the policies to come"
-    )
-)]
 impl Outbox {
     /// Appends a reference to exactly one message, or to what is left of it once it has `begun`:
     /// after part of it was given to the kernel the rest must follow.
     pub(crate) fn push_message(
         &mut self,
-        bytes: &Arc<Vec<u8>>,
+        bytes: &Arc<Frames>,
         range: Range<usize>,
         droppable: Droppable,
         begun: bool,
@@ -512,6 +513,10 @@ mod tests {
     use proptest::prelude::*;
     use std::io::Read;
 
+    fn frames(bytes: &[u8]) -> Arc<Frames> {
+        Arc::new(Frames::from(bytes.to_vec()))
+    }
+
     /// A transport and the blocking socket at its other end.
     fn pair() -> (Transport, std::os::unix::net::UnixStream) {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
@@ -526,7 +531,7 @@ mod tests {
     fn own_and_shared_bytes_leave_in_the_order_of_pushing() {
         let (transport, mut peer) = pair();
         let mut outbox = Outbox::default();
-        let shared = Arc::new(b"0123456789".to_vec());
+        let shared = frames(b"0123456789");
         outbox.push(b"a", 1);
         outbox.push(b"b", 1);
         outbox.push_shared(&shared, 2..5, 1);
@@ -551,7 +556,7 @@ mod tests {
             sent.extend_from_slice(&bytes);
             match index % 2 {
                 0 => outbox.push(&bytes, 1),
-                _ => outbox.push_shared(&Arc::new(bytes), 0..10_000, 1),
+                _ => outbox.push_shared(&frames(&bytes), 0..10_000, 1),
             }
         }
         let written = outbox.flush(&transport).unwrap();
@@ -585,7 +590,7 @@ mod tests {
 
     /// One message of its own batch.
     fn push_message(outbox: &mut Outbox, text: &str, droppable: Droppable, now: Tick) {
-        let bytes = Arc::new(text.as_bytes().to_vec());
+        let bytes = frames(text.as_bytes());
         outbox.push_message(&bytes, 0..text.len(), droppable, false, now);
     }
 
@@ -649,7 +654,7 @@ mod tests {
         assert_eq!(outbox.expire(B.namespace, Tick::MAX), Lost::default());
         assert_eq!(take_all(&mut outbox), "irst ");
 
-        let bytes = Arc::new(b"third".to_vec());
+        let bytes = frames(b"third");
         outbox.push_message(&bytes, 3..5, B, true, 1);
         assert_eq!(outbox.drop_oldest(B.namespace, 0), Lost::default());
         assert_eq!(take_all(&mut outbox), "rd");
@@ -669,7 +674,7 @@ mod tests {
     fn what_is_the_peers_own_or_shared_for_good_is_not_dropped() {
         let mut outbox = Outbox::default();
         outbox.push(b"own ", 1);
-        outbox.push_shared(&Arc::new(b"shared ".to_vec()), 0..7, 1);
+        outbox.push_shared(&frames(b"shared "), 0..7, 1);
         push_message(&mut outbox, "message ", B, 1);
         outbox.push(b"more", 1);
         assert_eq!(outbox.own(), 8);
@@ -724,7 +729,7 @@ mod tests {
     fn a_message_that_is_dropped_gives_its_memory_back() {
         let mut outbox = Outbox::default();
         outbox.push(b"in front", 1);
-        let batch = Arc::new(vec![0; 100]);
+        let batch = frames(&[0; 100]);
         outbox.push_message(&batch, 0..50, A, false, 1);
         outbox.push_message(&batch, 50..100, A, false, 1);
         assert_eq!(Arc::strong_count(&batch), 3);
@@ -737,7 +742,7 @@ mod tests {
     #[test]
     fn neighbours_in_a_batch_leave_as_one_slice() {
         let mut outbox = Outbox::default();
-        let batch = Arc::new((0..100).collect::<Vec<u8>>());
+        let batch = frames(&(0..100).collect::<Vec<u8>>());
         for start in (0..100).step_by(10) {
             outbox.push_message(&batch, start..start + 10, A, false, 1);
         }
@@ -746,7 +751,7 @@ mod tests {
         assert_eq!(outbox.gather(&mut slices), 2);
         assert!(*slices[0] == batch[..] && *slices[1] == batch[..10]);
         outbox.drop_oldest(A.namespace, 100);
-        outbox.push_message(&Arc::new(vec![0; 10]), 0..10, A, false, 1);
+        outbox.push_message(&frames(&[0; 10]), 0..10, A, false, 1);
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
         assert_eq!(outbox.gather(&mut slices), 3);
         assert!(*slices[0] == batch[10..]);
@@ -756,7 +761,7 @@ mod tests {
     #[test]
     fn one_call_looks_at_a_limited_number_of_messages() {
         let mut outbox = Outbox::default();
-        let batch = Arc::new(vec![0; 3 * MAX_GATHERED]);
+        let batch = frames(&vec![0; 3 * MAX_GATHERED]);
         for start in 0..batch.len() {
             outbox.push_message(&batch, start..start + 1, A, false, 1);
         }
@@ -796,7 +801,7 @@ mod tests {
     #[test]
     fn a_cleared_outbox_keeps_little_memory() {
         let mut outbox = Outbox::default();
-        let batch = Arc::new(vec![0; 10_000]);
+        let batch = frames(&[0; 10_000]);
         for start in 0..batch.len() {
             outbox.push_message(&batch, start..start + 1, A, false, 1);
         }
@@ -896,7 +901,7 @@ mod tests {
             let taken = taken.min(bytes.len());
             self.received.extend_from_slice(&bytes[..taken]);
             self.model_takes(taken);
-            let (bytes, mut start) = (Arc::new(bytes), 0);
+            let (bytes, mut start) = (frames(&bytes), 0);
             for (&end, &(_, droppable)) in ends.iter().zip(messages) {
                 let range = start.max(taken)..end.max(taken);
                 let begun = (start + 1..end).contains(&taken);
@@ -948,7 +953,7 @@ mod tests {
                     self.outbox.push(&bytes, self.now);
                 }
                 Step::Shared(len) => {
-                    let bytes = Arc::new(self.message(len, None, false));
+                    let bytes = frames(&self.message(len, None, false));
                     self.outbox.push_shared(&bytes, 0..bytes.len(), self.now);
                 }
                 Step::Turn(messages, taken) => self.push_turn(&messages, taken),
@@ -1039,7 +1044,7 @@ mod tests {
         let (mut outbox, mut received, mut lost) = (Outbox::default(), Vec::new(), 0);
         let mut part = [0; 700];
         for id in 0..500_u32 {
-            let bytes = Arc::new([id.to_be_bytes(); 250].concat());
+            let bytes = frames(&[id.to_be_bytes(); 250].concat());
             outbox.push_message(&bytes, 0..bytes.len(), A, false, id);
             outbox.flush(&transport).unwrap();
             lost += outbox.drop_oldest(A.namespace, 5_000).messages;

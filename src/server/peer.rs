@@ -1,6 +1,6 @@
 //! What the loop keeps for one connection: little while it is idle, the rest behind one pointer.
 
-use super::handler::ConnectionId;
+use super::handler::{ConnectionId, Lost};
 use super::outbox::Outbox;
 use super::stats::Cause;
 use super::timer::Tick;
@@ -49,6 +49,8 @@ pub(crate) struct Peer<S> {
 pub(crate) enum Stage {
     /// Bytes are read and understood.
     Active,
+    /// A response without end: publications are its body. What is read is thrown away.
+    Streaming,
     /// All is said: when the outbox is empty FIN is sent; what still comes is read and thrown
     /// away until the peer's FIN, since closing a socket with unread bytes sends RST, and RST
     /// takes back what the peer has not read yet (RFC 9112 §9.6).
@@ -75,6 +77,10 @@ pub(crate) struct Work {
     pub(crate) is_pressed: bool,
     /// The ring holds bytes that were not looked at yet.
     pub(crate) is_held: bool,
+    /// Published more than the walk to the subscribers keeps up with.
+    pub(crate) is_throttled: bool,
+    /// Messages that it did not get, and the application does not know of yet.
+    pub(crate) lost: Lost,
 }
 
 impl<S> Peer<S> {
@@ -131,6 +137,8 @@ impl Work {
             && self.assembly.is_empty()
             && self.outbox.is_empty()
             && self.outbox.pending_pong.is_none()
+            && !self.is_throttled
+            && self.lost == Lost::default()
     }
 }
 

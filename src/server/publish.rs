@@ -1,4 +1,5 @@
-//! What is published in a turn: each message encoded once, in program order, with its topic.
+//! What is published in a turn: each message encoded once for each form, in program order, with
+//! its topics.
 //!
 //! Publishing touches no subscriber. At the end of the turn the loop asks who gets what: the parts
 //! of the batch for one set of topics, and for the few connections that joined, left or were
@@ -7,32 +8,80 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
-use crate::protocol::{Message, write_unmasked_frame};
-use crate::topic::{TopicId, TopicTable};
+use super::frames::Frames;
+use super::publication::{Form, Output, Publication, Tags};
+use crate::protocol::{Message, MessageKind, write_unmasked_frame};
+use crate::topic::{NamespaceId, Position, Slice, TopicId, TopicTable};
+
+/// Writes a publication in one of the application's forms.
+pub(crate) type Encode = fn(Form, &Publication<'_>, &mut Output<'_>);
+
+/// From this size on a payload is in memory once for its subscribers and its history; smaller
+/// ones are copied, since the smallest reference costs as much.
+pub(crate) const SHARED: usize = 4 << 10;
 
 /// The messages of one turn.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
-    /// The encoded frames, one behind the other. Slow subscribers keep references.
-    bytes: Option<Arc<Vec<u8>>>,
+    /// By form: the encoded messages, one behind the other. The plain ones are written when they
+    /// are published, those of other forms when the first connection needs them.
+    encodings: [Encoding; Form::COUNT],
     entries: Vec<Entry>,
+    /// By entry, what other forms are made of; as far as anybody has one.
+    sources: Vec<Option<Box<Source>>>,
     /// The topics that were published to; those behind `touched_len` are kept for their memory.
     touched: Vec<Touched>,
     touched_len: usize,
     /// For each topic index: the turn in which it was touched, and its place in `touched`.
-    marks: Vec<(u64, u32)>,
-    turn: u64,
+    marks: Vec<(u32, u32)>,
+    turn: u32,
     /// For connections that left the common course: the entry from which on they get theirs.
     cursors: HashMap<u32, usize>,
     /// Members that are excepted from an entry.
     excepted: HashSet<u32>,
+    /// Some message may be dropped where a subscriber is slow.
+    is_droppable: bool,
+    /// When the first message was published.
+    began: Option<Instant>,
 }
 
-#[derive(Debug)]
-struct Entry {
-    range: Range<usize>,
+/// The messages of a batch in one form.
+#[derive(Debug, Default)]
+struct Encoding {
+    /// Slow subscribers keep references.
+    bytes: Option<Arc<Frames>>,
+    /// Where each message ends.
+    ends: Vec<usize>,
+}
+
+/// One message of a batch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    pub(crate) namespace: NamespaceId,
+    /// Messages of one lane replace each other where only the latest counts; 0 elsewhere.
+    pub(crate) lane: u64,
     except: Option<u32>,
+}
+
+/// What is published, and how.
+pub(crate) struct Item<'i> {
+    pub(crate) message: Message<'i>,
+    pub(crate) entry: Entry,
+    pub(crate) is_droppable: bool,
+    /// For the forms of the application, if there is a connection with one.
+    pub(crate) source: Option<Box<Source>>,
+}
+
+/// What the application's forms are made of, beside the payload.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) topic: Box<str>,
+    pub(crate) kind: MessageKind,
+    pub(crate) payload_len: usize,
+    pub(crate) position: Option<Position>,
+    pub(crate) tags: Option<Tags>,
 }
 
 #[derive(Debug)]
@@ -41,11 +90,59 @@ struct Touched {
     entries: Vec<u32>,
 }
 
-/// Parts of a batch that one connection gets.
+/// Parts of a batch that connections of one form get.
 #[derive(Clone, Debug)]
 pub(crate) struct Parts {
-    pub(crate) bytes: Arc<Vec<u8>>,
+    pub(crate) bytes: Arc<Frames>,
     pub(crate) range: Range<usize>,
+    /// How many messages they are.
+    pub(crate) messages: u64,
+}
+
+impl Entry {
+    pub(crate) fn new(namespace: NamespaceId, lane: u64, except: Option<u32>) -> Self {
+        Self {
+            namespace,
+            lane,
+            except,
+        }
+    }
+}
+
+impl Encoding {
+    fn range(&self, entry: usize) -> Range<usize> {
+        let start = entry.checked_sub(1).map_or(0, |last| self.ends[last]);
+        start..self.ends[entry]
+    }
+
+    fn bytes(&self, range: Range<usize>) -> &[u8] {
+        self.bytes.as_ref().map_or(&[], |bytes| &bytes[range])
+    }
+
+    fn shared(&self) -> Arc<Frames> {
+        self.bytes.clone().unwrap_or_default()
+    }
+
+    /// Appends a message. No subscriber holds the bytes while a turn collects: `clear` saw to it.
+    fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let frames = Arc::get_mut(self.bytes.get_or_insert_default());
+        let bytes = frames.expect("nobody else has it").bytes_mut();
+        write(bytes);
+        self.ends.push(bytes.len());
+    }
+
+    /// Bytes that a slow subscriber still refers to are left to it.
+    fn clear(&mut self) {
+        /// What a batch may keep for the next turn; a burst gives its memory back.
+        const KEPT: usize = 1 << 20;
+        match self.bytes.as_mut().and_then(Arc::get_mut) {
+            Some(frames) if frames.capacity() <= KEPT && !frames.is_lent() => {
+                frames.bytes_mut().clear();
+            }
+            _ => self.bytes = None,
+        }
+        self.ends.clear();
+    }
 }
 
 impl Batch {
@@ -54,24 +151,33 @@ impl Batch {
         self.entries.is_empty()
     }
 
-    /// Encodes a message for a topic; `except` does not get it.
-    pub(crate) fn push(&mut self, topic: TopicId, message: Message<'_>, except: Option<u32>) {
+    /// Adds a message for these topics.
+    pub(crate) fn push(&mut self, item: Item<'_>, topics: &[TopicId], now: Instant) {
         if self.is_empty() {
-            self.turn += 1;
+            self.begin_turn(now);
         }
-        // No subscriber holds the bytes while a turn collects: `clear` saw to it.
-        let bytes = Arc::make_mut(self.bytes.get_or_insert_default());
-        let start = bytes.len();
-        let opcode = message.kind().into();
-        write_unmasked_frame(opcode, message.payload(), bytes);
+        let message = item.message;
+        self.encodings[Form::PLAIN.index()]
+            .push(|bytes| write_unmasked_frame(message.kind().into(), message.payload(), bytes));
         let entry = self.entries.len() as u32;
-        self.entries.push(Entry {
-            range: start..bytes.len(),
-            except,
-        });
-        self.excepted.extend(except);
-        let slot = self.touch(topic);
-        self.touched[slot].entries.push(entry);
+        self.excepted.extend(item.entry.except);
+        self.entries.push(item.entry);
+        self.sources.push(item.source);
+        self.is_droppable |= item.is_droppable;
+        for &topic in topics {
+            let slot = self.touch(topic);
+            self.touched[slot].entries.push(entry);
+        }
+    }
+
+    fn begin_turn(&mut self, now: Instant) {
+        self.began = Some(now);
+        self.turn = self.turn.wrapping_add(1);
+        if self.turn == 0 {
+            // The marks of turns that long ago would count again.
+            self.marks.clear();
+            self.turn = 1;
+        }
     }
 
     fn touch(&mut self, topic: TopicId) -> usize {
@@ -96,15 +202,11 @@ impl Batch {
 
     fn slot(&self, topic: TopicId) -> Option<usize> {
         let &(turn, slot) = self.marks.get(topic.index())?;
-        (turn == self.turn && !self.is_empty_turn()).then_some(slot as usize)
-    }
-
-    fn is_empty_turn(&self) -> bool {
-        self.touched_len == 0
+        (turn == self.turn && self.touched_len > 0).then_some(slot as usize)
     }
 
     /// The topics that were published to in this turn.
-    pub(crate) fn touched(&self) -> impl Iterator<Item = TopicId> {
+    pub(crate) fn touched(&self) -> impl ExactSizeIterator<Item = TopicId> {
         self.touched[..self.touched_len]
             .iter()
             .map(|touched| touched.topic)
@@ -113,21 +215,17 @@ impl Batch {
     /// Whether this member gets something else than the others with its topics.
     pub(crate) fn is_exception(&self, member: u32) -> bool {
         !self.cursors.is_empty() && self.cursors.contains_key(&member)
-            || self.excepted.contains(&member)
+            || !self.excepted.is_empty() && self.excepted.contains(&member)
     }
 
-    /// Whether any member is an exception.
-    pub(crate) fn has_exceptions(&self) -> bool {
-        !self.cursors.is_empty() || !self.excepted.is_empty()
+    /// Whether messages may be dropped where a subscriber is slow.
+    pub(crate) fn is_droppable(&self) -> bool {
+        self.is_droppable
     }
 
-    /// Everything that was published in this turn.
-    pub(crate) fn whole(&self) -> Parts {
-        let bytes = self.shared();
-        Parts {
-            range: 0..bytes.len(),
-            bytes,
-        }
+    /// When its first message was published.
+    pub(crate) fn began(&self) -> Option<Instant> {
+        self.began
     }
 
     /// From here on `member` gets what is published; what was before is settled.
@@ -144,178 +242,199 @@ impl Batch {
 
     /// How many bytes were published in this turn.
     pub(crate) fn len(&self) -> usize {
-        self.bytes.as_ref().map_or(0, |bytes| bytes.len())
+        let plain = &self.encodings[Form::PLAIN.index()];
+        plain.bytes.as_ref().map_or(0, |bytes| bytes.len())
     }
 
-    /// What `member` has to get of the batch so far, as ranges of [`bytes`](Self::bytes).
-    pub(crate) fn pending(&self, topics: &TopicTable, member: u32) -> Vec<Range<usize>> {
+    /// Writes what was published so far in this form, if that was not done.
+    pub(crate) fn prepare(&mut self, form: Form, encode: Encode) {
+        let [plain, others @ ..] = &mut self.encodings;
+        let Some(encoding) = form.index().checked_sub(1).map(|at| &mut others[at]) else {
+            return;
+        };
+        for index in encoding.ends.len()..self.sources.len() {
+            encoding.push(|bytes| {
+                // Without a source nobody had a form of the application's when it was published.
+                let Some(source) = &self.sources[index] else {
+                    return;
+                };
+                let frame = plain.bytes(plain.range(index));
+                let payload = &frame[frame.len() - source.payload_len..];
+                let publication = Publication {
+                    topic: &source.topic,
+                    message: Message::from_parts(source.kind, payload),
+                    position: source.position,
+                    tags: source.tags.as_ref(),
+                };
+                encode(form, &publication, &mut Output::new(bytes));
+            });
+        }
+    }
+
+    /// The messages that `member` has to get of the batch so far, in program order.
+    pub(crate) fn pending(&self, topics: &TopicTable, member: u32) -> Vec<u32> {
         let cursor = self.cursors.get(&member).copied().unwrap_or(0);
         let slots = topics
             .topics_of(member)
             .filter_map(|topic| self.slot(topic));
-        self.ranges(slots, cursor, Some(member))
+        let mut entries = self.entries_of(slots, cursor);
+        entries.retain(|&entry| self.entries[entry as usize].except != Some(member));
+        entries
     }
 
-    /// The entries of these touched topics from `cursor` on, in program order and without those
-    /// that `member` is excepted from, as joined ranges.
-    fn ranges(
-        &self,
-        slots: impl Iterator<Item = usize>,
-        cursor: usize,
-        member: Option<u32>,
-    ) -> Vec<Range<usize>> {
-        let mut indices: Vec<u32> = Vec::new();
+    /// The messages of these touched topics from `cursor` on, each once and in program order.
+    fn entries_of(&self, slots: impl Iterator<Item = usize>, cursor: usize) -> Vec<u32> {
+        let mut entries: Vec<u32> = Vec::new();
         for slot in slots {
             // Each list ascends: what is settled is not looked at again.
-            let entries = &self.touched[slot].entries;
-            let first = entries.partition_point(|&entry| (entry as usize) < cursor);
-            indices.extend_from_slice(&entries[first..]);
+            let of_topic = &self.touched[slot].entries;
+            let first = of_topic.partition_point(|&entry| (entry as usize) < cursor);
+            entries.extend_from_slice(&of_topic[first..]);
         }
-        indices.sort_unstable();
+        entries.sort_unstable();
+        // A message that went to a topic and to patterns is in the list of each.
+        entries.dedup();
+        entries
+    }
+
+    /// The messages for a set of touched topics.
+    pub(crate) fn entries_for(&self, slots: &[u32]) -> Vec<u32> {
+        self.entries_of(slots.iter().map(|&slot| slot as usize), 0)
+    }
+
+    /// All messages.
+    pub(crate) fn all(&self) -> Vec<u32> {
+        (0..self.entries.len() as u32).collect()
+    }
+
+    pub(crate) fn entry(&self, index: u32) -> Entry {
+        self.entries[index as usize]
+    }
+
+    /// The encoded messages, which must be [`prepare`](Self::prepare)d, as joined ranges.
+    fn ranges(&self, form: Form, entries: &[u32]) -> Vec<Range<usize>> {
+        let encoding = &self.encodings[form.index()];
         let mut ranges: Vec<Range<usize>> = Vec::new();
-        for index in indices {
-            let entry = &self.entries[index as usize];
-            if member.is_some() && entry.except == member {
-                continue;
-            }
+        for &entry in entries {
+            let range = encoding.range(entry as usize);
             match ranges.last_mut() {
-                Some(last) if last.end == entry.range.start => last.end = entry.range.end,
-                _ => ranges.push(entry.range.clone()),
+                Some(last) if last.end == range.start => last.end = range.end,
+                _ => ranges.push(range),
             }
         }
         ranges
     }
 
-    /// The parts for a set of touched topics: one piece of the batch where they are neighbours in
-    /// it, a merged copy otherwise.
-    pub(crate) fn merged(&self, slots: &[u32]) -> Parts {
-        let ranges = self.ranges(slots.iter().map(|&slot| slot as usize), 0, None);
-        self.gather(&ranges)
+    /// All messages as one piece.
+    pub(crate) fn whole(&self, form: Form) -> Parts {
+        let bytes = self.encodings[form.index()].shared();
+        Parts {
+            range: 0..bytes.len(),
+            bytes,
+            messages: self.entries.len() as u64,
+        }
     }
 
-    /// These ranges as one piece: shared where they are most of the batch, so that a slow reader
-    /// of little does not hold on to much.
-    pub(crate) fn gather(&self, ranges: &[Range<usize>]) -> Parts {
-        if let [range] = ranges
-            && range.len() >= self.len() / 2
+    /// These messages as one piece: shared where they are most of the batch, so that a slow reader
+    /// of little does not hold on to much; a merged copy otherwise.
+    pub(crate) fn gather(&self, form: Form, entries: &[u32]) -> Parts {
+        let messages = entries.len() as u64;
+        let encoding = &self.encodings[form.index()];
+        let ranges = self.ranges(form, entries);
+        let whole = encoding.bytes.as_ref().map_or(0, |bytes| bytes.len());
+        if let [range] = &ranges[..]
+            && range.len() >= whole / 2
         {
             return Parts {
-                bytes: self.shared(),
+                bytes: encoding.shared(),
                 range: range.clone(),
+                messages,
             };
         }
         let mut bytes = Vec::with_capacity(ranges.iter().map(Range::len).sum());
         for range in ranges {
-            bytes.extend_from_slice(self.bytes(range.clone()));
+            bytes.extend_from_slice(encoding.bytes(range));
         }
         Parts {
             range: 0..bytes.len(),
-            bytes: Arc::new(bytes),
+            bytes: Arc::new(Frames::from(bytes)),
+            messages,
         }
     }
 
-    /// The bytes of a range.
-    pub(crate) fn bytes(&self, range: Range<usize>) -> &[u8] {
-        self.bytes.as_ref().map_or(&[], |bytes| &bytes[range])
+    /// These messages as a copy of their own: the batch goes on collecting.
+    pub(crate) fn gather_copy(&self, form: Form, entries: &[u32]) -> Parts {
+        let mut bytes = Vec::new();
+        self.copy(form, entries, &mut bytes);
+        Parts {
+            range: 0..bytes.len(),
+            bytes: Arc::new(Frames::from(bytes)),
+            messages: entries.len() as u64,
+        }
     }
 
-    fn shared(&self) -> Arc<Vec<u8>> {
-        self.bytes.clone().unwrap_or_default()
+    /// How long one encoded message is.
+    pub(crate) fn len_of(&self, form: Form, entry: u32) -> usize {
+        self.encodings[form.index()].range(entry as usize).len()
     }
 
-    /// Ends the turn. Bytes that a slow subscriber still refers to are left to it.
+    /// Appends these messages to `output`.
+    pub(crate) fn copy(&self, form: Form, entries: &[u32], output: &mut Vec<u8>) {
+        let encoding = &self.encodings[form.index()];
+        for range in self.ranges(form, entries) {
+            output.extend_from_slice(encoding.bytes(range));
+        }
+    }
+
+    /// Offers the payloads of large messages that a history keeps, by topic and offset: the same
+    /// memory can serve both. Not where the other messages are most of the batch, nor where
+    /// subscribers wait for it: each would hold what the other could free.
+    pub(crate) fn share(&mut self, mut share: impl FnMut(&str, u64, Slice)) {
+        let shared = |source: &Option<Box<Source>>| {
+            let source = source.as_deref()?;
+            (source.payload_len >= SHARED).then_some((source.payload_len, source.position?))
+        };
+        let sum: usize = self.sources.iter().filter_map(shared).map(|of| of.0).sum();
+        let plain = &mut self.encodings[Form::PLAIN.index()];
+        if sum == 0 || sum < plain.bytes.as_ref().map_or(0, |bytes| bytes.len()) / 2 {
+            return;
+        }
+        let Some(frames) = plain.bytes.as_mut().and_then(Arc::get_mut) else {
+            return;
+        };
+        if frames.is_lent() {
+            return;
+        }
+        frames.bytes_mut().shrink_to_fit();
+        for (index, source) in self.sources.iter().enumerate() {
+            if let Some((len, position)) = shared(source)
+                && let Some(source) = source
+            {
+                let end = plain.ends[index];
+                let bytes = plain.shared();
+                share(
+                    &source.topic,
+                    position.offset,
+                    Slice::new(bytes, end - len..end),
+                );
+            }
+        }
+    }
+
+    /// Ends the turn.
     pub(crate) fn clear(&mut self) {
-        /// What a batch may keep for the next turn; a burst gives its memory back.
-        const KEPT: usize = 1 << 20;
-        match self.bytes.as_mut().and_then(Arc::get_mut) {
-            Some(bytes) if bytes.capacity() <= KEPT => bytes.clear(),
-            _ => self.bytes = None,
+        for encoding in &mut self.encodings {
+            encoding.clear();
         }
         self.entries.clear();
+        self.sources.clear();
         for touched in &mut self.touched[..self.touched_len] {
             touched.entries.clear();
         }
         self.touched_len = 0;
         self.cursors.clear();
         self.excepted.clear();
-    }
-}
-
-/// Groups the subscribers of several topics by which of the topics they have: everyone of a group
-/// gets the same bytes.
-#[derive(Debug, Default)]
-pub(crate) struct Audience {
-    /// For each member key: the walk that last saw it and its group.
-    marks: Vec<(u64, u32)>,
-    walk: u64,
-    /// Members by group.
-    members: Vec<u32>,
-    /// The touched topics of each group, by their slots, as a chain: one slot more than another
-    /// group. Group 0 has none and is the end of every chain.
-    groups: Vec<(u32, u32)>,
-    /// The group that results when a topic is added to a group.
-    next: HashMap<(u32, u32), u32>,
-}
-
-impl Audience {
-    /// Finds the members of all touched topics and their groups.
-    pub(crate) fn gather(&mut self, batch: &Batch, topics: &TopicTable) {
-        self.walk += 1;
-        self.members.clear();
-        self.next.clear();
-        self.groups.clear();
-        self.groups.push((0, 0));
-        for (slot, topic) in batch.touched().enumerate() {
-            for &member in topics.subscribers(topic) {
-                self.add(member, slot as u32);
-            }
-        }
-        let marks = &self.marks;
-        self.members
-            .sort_unstable_by_key(|&member| marks[member as usize].1);
-    }
-
-    fn add(&mut self, member: u32, slot: u32) {
-        let key = member as usize;
-        if self.marks.len() <= key {
-            self.marks.resize(key + 1, (0, 0));
-        }
-        let (walk, group) = self.marks[key];
-        let group = if walk == self.walk {
-            group
-        } else {
-            self.members.push(member);
-            0
-        };
-        self.marks[key] = (self.walk, self.group_with(group, slot));
-    }
-
-    fn group_with(&mut self, group: u32, slot: u32) -> u32 {
-        let groups = &mut self.groups;
-        *self.next.entry((group, slot)).or_insert_with(|| {
-            groups.push((group, slot));
-            groups.len() as u32 - 1
-        })
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.members.len()
-    }
-
-    /// A member that was found, with its group. The members of a group are neighbours.
-    pub(crate) fn member(&self, index: usize) -> (u32, u32) {
-        let member = self.members[index];
-        (member, self.marks[member as usize].1)
-    }
-
-    /// The touched topics of a group, by their slots.
-    pub(crate) fn slots(&self, mut group: u32) -> Vec<u32> {
-        let mut slots = Vec::new();
-        while group != 0 {
-            let (rest, slot) = self.groups[group as usize];
-            slots.push(slot);
-            group = rest;
-        }
-        slots
+        self.is_droppable = false;
+        self.began = None;
     }
 }

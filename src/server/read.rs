@@ -18,7 +18,7 @@ use super::peer::Stage;
 use super::stats::Cause;
 use super::transport::Transport;
 use crate::mid_page;
-use crate::protocol::http::{Request, Response};
+use crate::protocol::http::{Request, Response, ResponseFraming};
 use crate::protocol::{
     Assembly, CloseCode, CloseFrame, Event, HandshakeError, Message, State, UsageError,
 };
@@ -59,7 +59,9 @@ impl Reader {
     ) {
         match core.peers[key].stage {
             Stage::Active => {}
-            Stage::Lingering | Stage::HalfClosed => return self.discard(core, key),
+            Stage::Streaming | Stage::Lingering | Stage::HalfClosed => {
+                return self.discard(core, key);
+            }
             Stage::Gone => return,
         }
         if core.is_paused(key) {
@@ -131,6 +133,9 @@ impl Reader {
             {
                 Ok(0) => {
                     core.peers[key].is_eof = true;
+                    if core.peers[key].stage == Stage::Streaming {
+                        return core.end(key, Cause::EndOfStream);
+                    }
                     return core.linger_when_drained(key);
                 }
                 Ok(count) => {
@@ -426,7 +431,7 @@ impl<H: Handler> Pass<'_, H> {
 fn flow<S>(core: &mut Core<S>, key: usize) -> Flow {
     core.flush_full_cork(key);
     let peer = &core.peers[key];
-    if peer.stage == Stage::Gone {
+    if let Stage::Gone | Stage::Streaming = peer.stage {
         Flow::Over
     } else if peer.work.is_some() && core.is_paused(key) {
         Flow::Held
@@ -559,7 +564,34 @@ fn answer<H: Handler>(
     }
     let response = handler.request(&mut Context::new(core, Some(key)), request);
     core.stats.requests += 1;
+    if core.peers[key].state.is_some() {
+        stream(core, key, &response);
+        return handler.open(&mut Context::new(core, Some(key)));
+    }
     respond(core, key, request, &response);
+}
+
+/// Answers a request with a response without end: the connection is a subscriber from here on.
+fn stream<S>(core: &mut Core<S>, key: usize, response: &Response) {
+    let date = core.date().to_owned();
+    let framing = ResponseFraming {
+        head_only: false,
+        close: true,
+        is_stream: true,
+        date: Some(&date),
+    };
+    core.write(key, |_, output| response.encode(output, framing));
+    core.peers[key].stage = Stage::Streaming;
+    core.stats.streams += 1;
+    begin(core, key);
+}
+
+/// The connection is open: from here on it must show signs of life.
+fn begin<S>(core: &mut Core<S>, key: usize) {
+    core.peers[key].has_opened = true;
+    let due = core.deadlines.after(core.timeouts.idle_of(key));
+    core.deadlines.disarm(key);
+    core.deadlines.arm(key, due);
 }
 
 fn upgrade<H: Handler>(
@@ -591,16 +623,18 @@ fn open<S>(
     request: &Request<'_>,
     accept: Accept<S>,
 ) -> Result<(), UsageError> {
-    let Accept { state, acceptance } = accept;
+    let Accept {
+        state,
+        form,
+        acceptance,
+    } = accept;
     core.write(key, |protocol, output| {
         protocol.accept(request, &acceptance, output)
     })?;
     core.stats.opened += 1;
     core.peers[key].state = Some(state);
-    core.peers[key].has_opened = true;
-    let due = core.deadlines.after(core.timeouts.idle_of(key));
-    core.deadlines.disarm(key);
-    core.deadlines.arm(key, due);
+    core.set_form(key, form);
+    begin(core, key);
     Ok(())
 }
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::handler::Lost;
+use super::histogram::Histogram;
 use crate::protocol::{HandshakeError, ProtocolError};
 
 /// Why a connection ended.
@@ -28,12 +30,14 @@ pub enum Cause {
     WriteTimeout,
     /// The peer did not answer our Close frame in time.
     CloseTimeout,
-    /// More bytes waited for the peer than `outbox_hard`.
+    /// More bytes waited for the peer than `outbox_hard`, or for longer than `lag`.
     SlowConsumer,
+    /// More bytes waited for all peers than `max_output`, and most of them for this one.
+    OutputCap,
 }
 
 impl Cause {
-    const COUNT: usize = 11;
+    const COUNT: usize = 12;
 
     /// The cause in two words, fit for a log field or a label.
     pub const fn name(self) -> &'static str {
@@ -49,6 +53,7 @@ impl Cause {
             Self::WriteTimeout => "write-timeout",
             Self::CloseTimeout => "close-timeout",
             Self::SlowConsumer => "slow-consumer",
+            Self::OutputCap => "output-cap",
         }
     }
 
@@ -65,6 +70,7 @@ impl Cause {
             Self::WriteTimeout => 8,
             Self::CloseTimeout => 9,
             Self::SlowConsumer => 10,
+            Self::OutputCap => 11,
         }
     }
 }
@@ -98,6 +104,8 @@ pub struct Stats {
     pub refused: Refused,
     /// Connections that ended without having become a WebSocket.
     pub ended_without_upgrade: u64,
+    /// Responses without end that were begun.
+    pub streams: u64,
     /// Plain HTTP requests answered.
     pub requests: u64,
     /// Messages received.
@@ -110,9 +118,26 @@ pub struct Stats {
     pub published: u64,
     /// Sends of what was published in a turn to one subscriber.
     pub deliveries: u64,
+    /// Messages sent, or queued, to subscribers of their topics.
+    pub messages_out: u64,
+    /// Publications of other threads to names that no topic can have.
+    pub misnamed: u64,
+    /// Publications answered as the first one with their idempotency key was.
+    pub repeated: u64,
+    /// Times that a publisher had to wait until subscribers were served.
+    pub throttled: u64,
+    /// Messages dropped by the policies of their topics.
+    pub lost: Lost,
+    /// Connections ended because `max_output` was reached.
+    pub evicted: u64,
+    /// How long turns of the loop took, from the end of the wait for events.
+    pub turn: Histogram,
+    /// From the first publication of a batch until its last subscriber's bytes were given to the
+    /// kernel, or queued.
+    pub fan_out: Histogram,
     /// Messages not sent because the connection was closed or closing.
     pub dropped_closed: u64,
-    /// Messages not sent because `outbox_hard` was reached; the connection is closed with 1013.
+    /// Messages not sent because too many bytes waited; the connection is closed with 1013.
     pub dropped_slow: u64,
     /// Bytes that were on their way when their connection ended.
     pub bytes_unsent: u64,

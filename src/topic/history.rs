@@ -157,7 +157,7 @@ impl Since<'_> {
 /// A part of a shared buffer.
 #[derive(Clone)]
 pub struct Slice {
-    buffer: Arc<Vec<u8>>,
+    buffer: Arc<dyn AsRef<[u8]> + Send + Sync>,
     range: Range<usize>,
 }
 
@@ -167,11 +167,11 @@ impl Slice {
     /// # Panics
     ///
     /// If the range does not lie within the buffer.
-    pub fn new(buffer: Arc<Vec<u8>>, range: Range<usize>) -> Self {
+    pub fn new(buffer: Arc<dyn AsRef<[u8]> + Send + Sync>, range: Range<usize>) -> Self {
+        let len = (*buffer).as_ref().len();
         assert!(
-            range.start <= range.end && range.end <= buffer.len(),
-            "{range:?} does not lie within {} bytes",
-            buffer.len()
+            range.start <= range.end && range.end <= len,
+            "{range:?} does not lie within {len} bytes"
         );
         Self { buffer, range }
     }
@@ -186,7 +186,7 @@ impl Deref for Slice {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.buffer[self.range.clone()]
+        &(*self.buffer).as_ref()[self.range.clone()]
     }
 }
 
@@ -1358,7 +1358,7 @@ mod tests {
         histories.publish("t", RULES, b"payload", (), 0);
         let bytes = histories.bytes();
         let buffer = Arc::new(b"frame: payload".to_vec());
-        histories.share("t", 1, Slice::new(Arc::clone(&buffer), 7..14));
+        histories.share("t", 1, Slice::new(buffer.clone(), 7..14));
         assert_eq!((Arc::strong_count(&buffer), histories.bytes()), (2, bytes));
         let (_, mut publications) = histories.read("t", RULES, &all(), 0).unwrap();
         assert_eq!(*publications.next().unwrap().payload, *b"payload");
@@ -1370,7 +1370,7 @@ mod tests {
     fn bytes_of_another_publication_are_not_shared() {
         let (mut histories, _) = published(5);
         let buffer = Arc::new(vec![5]);
-        let slice = || Slice::new(Arc::clone(&buffer), 0..1);
+        let slice = || Slice::new(buffer.clone(), 0..1);
         for offset in [0, 1, 2, 4, 6, u64::MAX] {
             histories.share("t", offset, slice());
             assert_eq!(Arc::strong_count(&buffer), 1, "{offset}");

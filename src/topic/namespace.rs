@@ -27,7 +27,7 @@ use super::table::{TopicError, check_name};
 /// assert_eq!(limits.get(limits.id_of("chat")), &10);
 /// # Ok::<(), stentor::topic::NamespaceError>(())
 /// ```
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Namespaces<O> {
     default: O,
     /// In order of insertion, from id 1 on.
@@ -43,6 +43,12 @@ pub struct NamespaceId(u16);
 impl NamespaceId {
     /// Where every topic is that is in no other namespace.
     pub const DEFAULT: Self = Self(0);
+
+    /// The id as a number, from 0 for the default on.
+    #[inline]
+    pub fn number(self) -> u16 {
+        self.0
+    }
 
     /// The index in `inserted`; the default is not there.
     fn index(self) -> Option<usize> {
@@ -147,6 +153,13 @@ impl<O> Namespaces<O> {
     pub fn names(&self) -> impl ExactSizeIterator<Item = (NamespaceId, &str)> {
         let ids = (1..=u16::MAX).map(NamespaceId);
         ids.zip(self.inserted.iter().map(|(name, _)| &**name))
+    }
+
+    /// The options of all namespaces, those of the default first.
+    pub fn iter(&self) -> impl Iterator<Item = (NamespaceId, &O)> {
+        let ids = (0..=u16::MAX).map(NamespaceId);
+        let inserted = self.inserted.iter().map(|(_, options)| options);
+        ids.zip(std::iter::once(&self.default).chain(inserted))
     }
 
     /// How many namespaces were inserted. The default is not one of them.

@@ -40,7 +40,7 @@ pub(super) fn check_pattern(pattern: &str) -> Result<(), TopicError> {
 
 /// Patterns by their levels, each with a value. Those that were checked make it at most
 /// [`TopicTable::MAX_PATTERN_LEVELS`] deep.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Trie<T> {
     named: HashMap<Box<str>, Box<Trie<T>>>,
     /// Behind `*`.

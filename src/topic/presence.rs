@@ -51,6 +51,11 @@ impl<I> Presence<I> {
         }
     }
 
+    /// Whether nobody is in any topic.
+    pub fn is_empty(&self) -> bool {
+        self.topics.is_empty()
+    }
+
     /// Enters a member, and returns the info that it had if it was there already.
     ///
     /// Who joins again is there since the later join.

@@ -301,6 +301,23 @@ impl TopicTable {
         self.existing(topic).namespace
     }
 
+    /// The topics that are not patterns, with how many subscribers they have, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, usize)> {
+        let topics = self.topics.iter().flatten();
+        topics
+            .filter(|topic| !is_pattern(&topic.name))
+            .map(|topic| (&*topic.name, topic.subscribers.len()))
+    }
+
+    /// Whether a topic, or a pattern, can have this name.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn check_name(name: &str) -> Result<(), TopicError> {
+        check_name(name)
+    }
+
     /// How many topics there are that are not patterns.
     pub fn len(&self) -> usize {
         self.ids.len() - self.pattern_count()

@@ -36,6 +36,8 @@ pub struct ResponseFraming<'a> {
     pub head_only: bool,
     /// The connection closes after this response (RFC 9112 §9.6).
     pub close: bool,
+    /// The body follows and ends with the connection (RFC 9112 §6.3, item 8): goes with `close`.
+    pub is_stream: bool,
     /// The current time as an IMF-fixdate (RFC 9110 §5.6.7), for a server that has a clock.
     pub date: Option<&'a str>,
 }
@@ -161,11 +163,11 @@ impl Response {
         } else {
             &self.body
         };
-        if has_length {
+        if has_length && !framing.is_stream {
             push_field(output, "Content-Length", body.len().to_string().as_bytes());
         }
         output.extend_from_slice(b"\r\n");
-        if has_length && !framing.head_only {
+        if has_length && !framing.head_only && !framing.is_stream {
             output.extend_from_slice(body);
         }
     }
