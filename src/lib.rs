@@ -56,7 +56,7 @@ pub use server::{
     Accept, BindError, Cause, Closed, Config, ConfigError, ConnectionId, Context, Endpoint, Fault,
     Form, Gauges, Handle, HandleError, Handler, Histogram, History, KeptPublication, Limits, Lost,
     Member, Output, PresenceEvent, Publication, PublishError, PublishOptions, Published, Recovery,
-    Refused, Sent, Server, SlowPolicy, Stats, SubscribeError, Tags, Timeouts, TopicOptions,
+    Refused, Sent, Server, Side, SlowPolicy, Stats, SubscribeError, Tags, Timeouts, TopicOptions,
 };
 
 #[cfg(doctest)]

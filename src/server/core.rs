@@ -214,7 +214,8 @@ impl<S> Core<S> {
             walk: Walk::default(),
             keeps_history,
             topic_options,
-            histories: Histories::new(RandomState::new().hash_one(0_u64), history_cap),
+            histories: Histories::new(RandomState::new().hash_one(0_u64), history_cap)
+                .weighing(Meta::weight),
             presence: Presence::default(),
             presence_events: VecDeque::new(),
             idempotency: Idempotency::default(),

@@ -46,7 +46,9 @@ impl<S> Core<S> {
         let member = key as u32;
         let Subscribed { topic: id, new } =
             topics.subscribe_with(member, topic, || options.id_of(topic))?;
-        if new && self.topic_options.get(self.topics.namespace(id)).presence {
+        let keeps_presence = self.topic_options.get(self.topics.namespace(id)).presence;
+        // Who listens to a pattern is in no topic.
+        if new && keeps_presence && !TopicTable::is_pattern(topic) {
             let now = self.millis();
             self.presence.join(id, member, info.into(), now);
             self.tell_presence(member, id, info.into(), true);
@@ -378,11 +380,8 @@ impl<S> Core<S> {
                 self.deliver(key, &walk.batch, &entries, &parts);
                 budget.spend(parts.range.len());
             } else {
-                let is_droppable = walk.batch.is_droppable();
-                let entries = is_droppable.then(|| walk.entries(group));
-                let parts = walk.parts(group, form, self.encode).clone();
-                let entries = entries.as_deref().unwrap_or_default();
-                self.deliver(key, &walk.batch, entries, &parts);
+                let (batch, entries, parts) = walk.course(group, form, self.encode);
+                self.deliver(key, batch, entries, parts);
                 budget.spend(parts.range.len());
             }
         }
@@ -733,7 +732,11 @@ impl<S> Core<S> {
             if let Some(key) = self.key(id)
                 && let Some(work) = &mut self.peers[key].work
             {
-                told.push((id, std::mem::take(&mut work.lost)));
+                let lost = std::mem::take(&mut work.lost);
+                if lost != Lost::default() {
+                    told.push((id, lost));
+                }
+                self.release_idle_work(key);
             }
         }
         told

@@ -1,6 +1,7 @@
 //! Publications that were made with a key, so that a second one is answered and not made.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::time::Instant;
 
 use super::publication::Published;
@@ -9,14 +10,17 @@ use super::publication::Published;
 const MOST: usize = 65_536;
 
 /// Recent publications by topic and key.
+///
+/// Names are as long as publishers make them, so they are kept as 128 bits of keyed hashes.
 #[derive(Debug, Default)]
 pub(crate) struct Idempotency {
     published: HashMap<Key, (Published, Instant)>,
     /// In the order of publication, which is that of forgetting.
     order: VecDeque<Key>,
+    hashers: [RandomState; 2],
 }
 
-type Key = std::sync::Arc<(Box<str>, Box<str>)>;
+type Key = [u64; 2];
 
 impl Idempotency {
     /// What the publication with this key came to, unless it is forgotten by `now`.
@@ -26,7 +30,7 @@ impl Idempotency {
         {
             self.forget_oldest();
         }
-        let key = Key::new((topic.into(), key.into()));
+        let key = self.key(topic, key);
         self.published.get(&key).map(|&(published, _)| published)
     }
 
@@ -35,9 +39,15 @@ impl Idempotency {
         if self.order.len() >= MOST {
             self.forget_oldest();
         }
-        let key = Key::new((topic.into(), key.into()));
-        self.order.push_back(Key::clone(&key));
+        let key = self.key(topic, key);
+        self.order.push_back(key);
         self.published.insert(key, (published, until));
+    }
+
+    fn key(&self, topic: &str, key: &str) -> Key {
+        self.hashers
+            .each_ref()
+            .map(|hasher| hasher.hash_one((topic, key)))
     }
 
     fn forget_oldest(&mut self) {

@@ -49,7 +49,7 @@ pub use self::publication::{
     Form, KeptPublication, Output, Publication, PublishError, PublishOptions, Published, Tags,
 };
 use self::read::Reader;
-pub use self::stats::{Cause, Refused, Stats};
+pub use self::stats::{Cause, Refused, Side, Stats};
 use self::timer::Tick;
 use self::transport::Transport;
 use crate::protocol::http::{Response, ResponseFraming};

@@ -101,6 +101,16 @@ pub(crate) struct Meta {
     pub(crate) tags: Option<Tags>,
 }
 
+impl Meta {
+    /// What it takes on the heap.
+    pub(crate) fn weight(&self) -> usize {
+        let of = |(name, value): &(Box<str>, Box<str>)| {
+            name.len() + value.len() + size_of::<(Box<str>, Box<str>)>()
+        };
+        self.tags.iter().flat_map(|tags| tags.iter()).map(of).sum()
+    }
+}
+
 /// How a message is to be published.
 ///
 /// ```

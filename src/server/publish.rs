@@ -386,19 +386,20 @@ impl Batch {
         }
     }
 
-    /// Offers the payloads of large messages that a history keeps, by topic and offset: the same
-    /// memory can serve both. Not where the other messages are most of the batch, nor where
-    /// subscribers wait for it: each would hold what the other could free.
-    pub(crate) fn share(&mut self, mut share: impl FnMut(&str, u64, Slice)) {
-        let shared = |source: &Option<Box<Source>>| {
-            let source = source.as_deref()?;
-            (source.payload_len >= SHARED).then_some((source.payload_len, source.position?))
-        };
-        let sum: usize = self.sources.iter().filter_map(shared).map(|of| of.0).sum();
+    /// Offers the payload of a large message that a history keeps, with its topic and offset: the
+    /// same memory can serve both. Not where other messages are most of the batch, which it would
+    /// keep alive, nor where subscribers wait for it, whose memory is counted elsewhere.
+    pub(crate) fn share(&mut self, share: impl FnOnce(&str, u64, Slice)) {
         let plain = &mut self.encodings[Form::PLAIN.index()];
-        if sum == 0 || sum < plain.bytes.as_ref().map_or(0, |bytes| bytes.len()) / 2 {
+        let whole = plain.bytes.as_ref().map_or(0, |bytes| bytes.len());
+        let large = self.sources.iter().enumerate().find_map(|(index, source)| {
+            let source = source.as_deref()?;
+            let is_most = source.payload_len >= SHARED.max(whole / 2);
+            Some((index, source, source.position.filter(|_| is_most)?))
+        });
+        let Some((index, source, position)) = large else {
             return;
-        }
+        };
         let Some(frames) = plain.bytes.as_mut().and_then(Arc::get_mut) else {
             return;
         };
@@ -406,19 +407,10 @@ impl Batch {
             return;
         }
         frames.bytes_mut().shrink_to_fit();
-        for (index, source) in self.sources.iter().enumerate() {
-            if let Some((len, position)) = shared(source)
-                && let Some(source) = source
-            {
-                let end = plain.ends[index];
-                let bytes = plain.shared();
-                share(
-                    &source.topic,
-                    position.offset,
-                    Slice::new(bytes, end - len..end),
-                );
-            }
-        }
+        let end = plain.ends[index];
+        let payload = end - source.payload_len..end;
+        let payload = Slice::new(plain.shared(), payload);
+        share(&source.topic, position.offset, payload);
     }
 
     /// Ends the turn.

@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use super::context::Context;
 use super::core::Core;
-use super::handler::{Accept, Closed, Fault, Handler};
+use super::handler::{Accept, Closed, Fault, Handler, Lost};
 use super::peer::Stage;
 use super::stats::Cause;
 use super::transport::Transport;
@@ -506,7 +506,13 @@ pub(crate) fn close<H: Handler>(
     if core.peers[key].state.is_none() {
         return;
     }
-    core.stats.count_close(closed.cause);
+    core.stats.count_close(closed.cause, closed.code);
+    if let Some(work) = &mut core.peers[key].work {
+        let lost = mem::take(&mut work.lost);
+        if lost != Lost::default() {
+            handler.lost(&mut Context::new(core, Some(key)), lost);
+        }
+    }
     handler.close(&mut Context::new(core, Some(key)), closed);
     core.peers[key].state = None;
 }

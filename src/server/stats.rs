@@ -1,10 +1,11 @@
 //! Counters of one loop: plain numbers, added to where things happen.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use super::handler::Lost;
 use super::histogram::Histogram;
-use crate::protocol::{HandshakeError, ProtocolError};
+use crate::protocol::{CloseCode, HandshakeError, ProtocolError};
 
 /// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,6 +147,17 @@ pub struct Stats {
     /// Commands and events for connections that were gone.
     pub stale: u64,
     causes: [u64; Cause::COUNT],
+    /// By side and code.
+    closes: BTreeMap<(Side, u16), u64>,
+}
+
+/// Who ended a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Side {
+    /// The server, by a Close frame of its own or by giving up.
+    Server,
+    /// The peer, by a Close frame, the end of the stream or a reset.
+    Peer,
 }
 
 impl Stats {
@@ -160,14 +172,31 @@ impl Stats {
         self.causes.iter().sum()
     }
 
-    pub(crate) fn count_close(&mut self, cause: Cause) {
+    /// How connections that had opened ended: the side, the close code and how many. Codes from
+    /// 3000 on are the applications' and the peers' own: they count as 3000 and 4000.
+    pub fn closes(&self) -> impl Iterator<Item = (Side, u16, u64)> {
+        self.closes
+            .iter()
+            .map(|(&(side, code), &count)| (side, code, count))
+    }
+
+    pub(crate) fn count_close(&mut self, cause: Cause, code: CloseCode) {
         self.causes[cause.index()] += 1;
+        let side = match cause {
+            Cause::Peer | Cause::EndOfStream | Cause::ConnectionLost => Side::Peer,
+            _ => Side::Server,
+        };
+        let code = match code.get() {
+            code @ ..3000 => code,
+            code => code / 1000 * 1000,
+        };
+        *self.closes.entry((side, code)).or_default() += 1;
     }
 }
 
 /// Refused requests by HTTP status.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Refused(std::collections::BTreeMap<u16, u64>);
+pub struct Refused(BTreeMap<u16, u64>);
 
 impl Refused {
     /// How many were refused with this status.
@@ -192,10 +221,22 @@ mod tests {
     #[test]
     fn causes_are_counted_apart() {
         let mut stats = Stats::default();
-        stats.count_close(Cause::Peer);
-        stats.count_close(Cause::SlowConsumer);
-        stats.count_close(Cause::Protocol(ProtocolError::UnmaskedFrame));
-        stats.count_close(Cause::Protocol(ProtocolError::InvalidUtf8));
+        let code = CloseCode::new;
+        stats.count_close(Cause::Peer, code(4321));
+        stats.count_close(Cause::SlowConsumer, code(1013));
+        stats.count_close(Cause::Protocol(ProtocolError::UnmaskedFrame), code(1002));
+        stats.count_close(Cause::Protocol(ProtocolError::InvalidUtf8), code(1007));
+        let closes: Vec<_> = stats.closes().collect();
+        let server = Side::Server;
+        assert_eq!(
+            closes,
+            [
+                (server, 1002, 1),
+                (server, 1007, 1),
+                (server, 1013, 1),
+                (Side::Peer, 4000, 1)
+            ]
+        );
         assert_eq!(stats.closed(Cause::Peer), 1);
         assert_eq!(
             stats.closed(Cause::Protocol(ProtocolError::ReservedBits)),

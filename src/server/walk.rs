@@ -2,7 +2,6 @@
 //! would have to wait too long for their turn.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use super::publication::Form;
 use super::publish::{Batch, Encode, Parts};
@@ -56,8 +55,8 @@ pub(crate) struct Walk {
 #[derive(Debug)]
 struct Course {
     group: u32,
-    /// Their messages; of group 0, for which it is all of them, only once somebody asked.
-    entries: Option<Arc<[u32]>>,
+    /// Their messages; of group 0, for which it is all of them, only where one may be dropped.
+    entries: Vec<u32>,
     /// By form, as soon as somebody has needed it.
     parts: [Option<Parts>; Form::COUNT],
 }
@@ -110,39 +109,36 @@ impl Walk {
         self.current = None;
     }
 
-    /// What members of a group with this form get.
-    pub(crate) fn parts(&mut self, group: u32, form: Form, encode: Encode) -> &Parts {
+    /// What members of a group with this form get: of the batch these messages, which are these
+    /// bytes. The messages are listed only where one may have to be dropped.
+    pub(crate) fn course(
+        &mut self,
+        group: u32,
+        form: Form,
+        encode: Encode,
+    ) -> (&Batch, &[u32], &Parts) {
         self.enter(group);
         self.batch.prepare(form, encode);
         let Some(course) = &mut self.current else {
             unreachable!("it was just made sure of")
         };
-        course.parts[form.index()].get_or_insert_with(|| match &course.entries {
-            Some(entries) => self.batch.gather(form, entries),
-            None => self.batch.whole(form),
-        })
-    }
-
-    /// The messages that members of a group get.
-    pub(crate) fn entries(&mut self, group: u32) -> Arc<[u32]> {
-        self.enter(group);
-        let Some(course) = &mut self.current else {
-            unreachable!("it was just made sure of")
-        };
-        let entries = course
-            .entries
-            .get_or_insert_with(|| self.batch.all().into());
-        Arc::clone(entries)
+        let batch = &self.batch;
+        let parts = course.parts[form.index()].get_or_insert_with(|| match group {
+            0 => batch.whole(form),
+            _ => batch.gather(form, &course.entries),
+        });
+        (batch, &course.entries, parts)
     }
 
     fn enter(&mut self, group: u32) {
         if matches!(&self.current, Some(course) if course.group == group) {
             return;
         }
-        let entries = (group != 0).then(|| {
-            let slots = self.audience.slots(group);
-            self.batch.entries_for(&slots).into()
-        });
+        let entries = match group {
+            0 if !self.batch.is_droppable() => Vec::new(),
+            0 => self.batch.all(),
+            _ => self.batch.entries_for(&self.audience.slots(group)),
+        };
         self.current = Some(Course {
             group,
             entries,

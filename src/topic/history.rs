@@ -29,7 +29,7 @@ use std::sync::Arc;
 ///
 /// # Pitfall: what `M` and `Slice` refer to is not counted
 ///
-/// What `M` holds on the heap is the user's to limit. A slice keeps alive the whole buffer that it
+/// What `M` holds on the heap counts only with [`weighing`](Self::weighing). A slice keeps alive the whole buffer that it
 /// is a part of, and only the part is counted.
 ///
 /// ```
@@ -66,6 +66,7 @@ pub struct Histories<M> {
     /// How many times a stream was used.
     uses: u64,
     random: SplitMix64,
+    weigh: fn(&M) -> usize,
 }
 
 /// How much of a topic is kept, and for how long.
@@ -314,7 +315,14 @@ impl<M> Histories<M> {
             evicted_streams: 0,
             uses: 0,
             random: SplitMix64(seed),
+            weigh: |_| 0,
         }
+    }
+
+    /// Counts also what `M` holds on the heap, as `weigh` says; it must say the same each time.
+    pub fn weighing(mut self, weigh: fn(&M) -> usize) -> Self {
+        self.weigh = weigh;
+        self
     }
 
     /// Assigns the next offset of the topic, and keeps a copy of the payload under it.
@@ -335,7 +343,12 @@ impl<M> Histories<M> {
         let position = stream.position();
         if !rules.is_on() {
             self.drop_publications(slot);
-        } else if payload.len() + Self::PUBLICATION_COST + Self::cost_of(topic) > self.max_bytes {
+        } else if payload.len()
+            + (self.weigh)(&meta)
+            + Self::PUBLICATION_COST
+            + Self::cost_of(topic)
+            > self.max_bytes
+        {
             self.evicted += 1 + self.drop_publications(slot) as u64;
         } else {
             let publication = Publication {
@@ -621,9 +634,14 @@ impl<M> Histories<M> {
         false
     }
 
+    /// What a publication counts for.
+    fn weight(&self, publication: &Publication<M>) -> usize {
+        publication.payload.len() + (self.weigh)(&publication.meta) + Self::PUBLICATION_COST
+    }
+
     fn keep(&mut self, slot: u32, publication: Publication<M>) {
         self.publications += 1;
-        self.bytes += publication.payload.len() + Self::PUBLICATION_COST;
+        self.bytes += self.weight(&publication);
         let stream = self.streams[slot as usize].as_mut();
         let stream = stream.expect("a slot in use has a stream");
         self.order.push_back(Entry {
@@ -647,13 +665,16 @@ impl<M> Histories<M> {
 
     /// Drops the oldest publications of a stream until there are at most `size`.
     fn drop_beyond(&mut self, slot: u32, size: usize) {
+        let weigh = self.weigh;
         let publications = &mut self.stream_mut(slot).publications;
         let excess = publications.len().saturating_sub(size);
         if excess == 0 {
             return;
         }
         let dropped = publications.drain(..excess);
-        let bytes: usize = dropped.map(|dropped| dropped.payload.len()).sum();
+        let bytes: usize = dropped
+            .map(|dropped| dropped.payload.len() + weigh(&dropped.meta))
+            .sum();
         if publications.is_empty() {
             // There may be many such streams.
             *publications = VecDeque::new();
