@@ -368,12 +368,13 @@ impl<S> Core<S> {
 
     fn walk_on(&mut self, budget: &mut Budget) {
         let mut walk = std::mem::take(&mut self.walk);
+        let has_exceptions = walk.batch.has_exceptions();
         while !budget.is_spent()
             && let Some((member, group)) = walk.next()
         {
             let key = member as usize;
             let form = self.form_of(key);
-            if walk.batch.is_exception(member) {
+            if has_exceptions && walk.batch.is_exception(member) {
                 let entries = walk.batch.pending(&self.topics, member);
                 walk.batch.prepare(form, self.encode);
                 let parts = walk.batch.gather(form, &entries);

@@ -406,7 +406,11 @@ impl<H: Handler> Server<H> {
             self.handler
                 .presence(&mut Context::new(&mut self.core, None), &event);
         }
-        for (id, lost) in self.core.take_lossy() {
+        let told = match self.core.lossy.is_empty() {
+            true => Vec::new(),
+            false => self.core.take_lossy(),
+        };
+        for (id, lost) in told {
             if let Some(key) = self.core.key(id)
                 && self.core.peers[key].state.is_some()
             {

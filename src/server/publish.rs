@@ -214,8 +214,12 @@ impl Batch {
 
     /// Whether this member gets something else than the others with its topics.
     pub(crate) fn is_exception(&self, member: u32) -> bool {
-        !self.cursors.is_empty() && self.cursors.contains_key(&member)
-            || !self.excepted.is_empty() && self.excepted.contains(&member)
+        self.cursors.contains_key(&member) || self.excepted.contains(&member)
+    }
+
+    /// Whether any member is one.
+    pub(crate) fn has_exceptions(&self) -> bool {
+        !self.cursors.is_empty() || !self.excepted.is_empty()
     }
 
     /// Whether messages may be dropped where a subscriber is slow.

@@ -61,6 +61,13 @@ struct Course {
     parts: [Option<Parts>; Form::COUNT],
 }
 
+impl Course {
+    #[inline]
+    fn has(&self, form: Form) -> bool {
+        self.parts[form.index()].is_some()
+    }
+}
+
 impl Walk {
     pub(crate) fn is_over(&self) -> bool {
         self.rest.is_empty()
@@ -117,17 +124,30 @@ impl Walk {
         form: Form,
         encode: Encode,
     ) -> (&Batch, &[u32], &Parts) {
+        let is_made = |course: &Course| course.group == group && course.has(form);
+        if !self.current.as_ref().is_some_and(is_made) {
+            self.make(group, form, encode);
+        }
+        let course = self.current.as_ref();
+        let course = course.expect("it was just made sure of");
+        let parts = course.parts[form.index()].as_ref();
+        (
+            &self.batch,
+            &course.entries,
+            parts.expect("they were just made"),
+        )
+    }
+
+    #[inline(never)]
+    fn make(&mut self, group: u32, form: Form, encode: Encode) {
         self.enter(group);
         self.batch.prepare(form, encode);
-        let Some(course) = &mut self.current else {
-            unreachable!("it was just made sure of")
-        };
-        let batch = &self.batch;
-        let parts = course.parts[form.index()].get_or_insert_with(|| match group {
-            0 => batch.whole(form),
-            _ => batch.gather(form, &course.entries),
-        });
-        (batch, &course.entries, parts)
+        if let Some(course) = &mut self.current {
+            course.parts[form.index()] = Some(match group {
+                0 => self.batch.whole(form),
+                _ => self.batch.gather(form, &course.entries),
+            });
+        }
     }
 
     fn enter(&mut self, group: u32) {
