@@ -10,7 +10,7 @@ use crate::dial::Pace;
 use crate::failure::Error;
 use crate::payload::{Kind, Sizes};
 use crate::report::Report;
-use crate::scenario::broadcast::{self, Dialect};
+use crate::scenario::broadcast::{self, Bystanders, Dialect};
 use crate::scenario::echo::{self, Asking, Check};
 use crate::scenario::{Load, connect, idle};
 use crate::server::Server;
@@ -139,6 +139,7 @@ fn load(cell: &Cell, contestant: &Contestant) -> Load {
         is_everyone: false,
         dialect: contestant.dialect(),
         check,
+        bystanders: Bystanders::default(),
     };
     match *cell {
         Cell::Echo {
@@ -231,6 +232,7 @@ fn broadcast_check(size: usize, dialect: Dialect) -> (Cell, Load) {
         is_everyone: false,
         dialect,
         check: Check::Every,
+        bystanders: Bystanders::default(),
     });
     (cell, load)
 }

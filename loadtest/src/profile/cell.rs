@@ -78,6 +78,7 @@ fn broadcast(subscribers: usize, batch: usize, count: u64) -> Cell {
             is_everyone: false,
             dialect: Dialect::Raw,
             check: Check::Sample,
+            bystanders: broadcast::Bystanders::default(),
         }),
         path: "/t/{topic}".to_owned(),
         one: "delivery",
