@@ -9,7 +9,7 @@ use mio::{Events, Poll, Token};
 use serde::{Deserialize, Serialize};
 use stentor::protocol::Event;
 
-use crate::client::{Client, Fault, PATIENCE, Shared};
+use crate::client::{Client, Fault, PATIENCE, Shared, Width};
 use crate::failure::{Error, Failure, Failures};
 use crate::target;
 use crate::units::float;
@@ -36,6 +36,8 @@ pub struct Wanted<'a> {
     pub first: usize,
     /// The path of the one at a place.
     pub path: &'a dyn Fn(usize) -> String,
+    /// How wide the one at a place is.
+    pub width: &'a dyn Fn(usize) -> Width,
     /// Whether a server may send messages before it was sent any; else that is a failure.
     pub may_speak_first: bool,
 }
@@ -136,6 +138,7 @@ impl<'a, 'd> Dialing<'a, 'd> {
             let connecting = Client::connect_at(
                 shared,
                 &(self.wanted.path)(place),
+                (self.wanted.width)(place),
                 target::source(self.wanted.first + place, shared.target()),
                 Token(place),
                 self.dialer.poll.registry(),

@@ -19,7 +19,7 @@ use rustix::net::RecvFlags;
 use serde::{Deserialize, Serialize};
 use stentor::protocol::Event;
 
-use crate::client::{Client, Fault, Shared, require_server};
+use crate::client::{Client, Fault, Shared, Width, require_server};
 use crate::cycle::Cycle;
 use crate::dial::{Dialer, Wanted};
 use crate::failure::{Error, Failure, Failures};
@@ -175,6 +175,7 @@ impl Load {
             places: 0..count,
             first,
             path: &|_| job.target.path.clone(),
+            width: &|_| Width::Normal,
             may_speak_first: false,
         };
         dialer.open(wanted, |open| {

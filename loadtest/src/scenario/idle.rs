@@ -7,7 +7,7 @@ use mio::{Events, Poll};
 use serde::{Deserialize, Serialize};
 use stentor::protocol::Event;
 
-use crate::client::{Client, Fault, Shared, require_server};
+use crate::client::{Client, Fault, Shared, Width, require_server};
 use crate::dial::{Dialer, Wanted};
 use crate::failure::{Error, Failure, Failures};
 use crate::kernel::SocketMemory;
@@ -129,6 +129,7 @@ impl<'j> Held<'j> {
             places: from..count,
             first,
             path: &|_| self.job.target.path.clone(),
+            width: &|_| Width::Normal,
             may_speak_first: true,
         };
         dialer.open(wanted, |open| {

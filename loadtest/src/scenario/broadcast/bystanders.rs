@@ -18,7 +18,7 @@ use stentor::protocol::Event;
 
 use super::schedule::Schedule;
 use super::{LAST_MESSAGES, Options, TOPIC};
-use crate::client::{Client, Fault, Shared};
+use crate::client::{Client, Fault, Shared, Width};
 use crate::dial::{Dialer, Wanted};
 use crate::failure::{Error, Failure, Failures};
 use crate::latency::Latencies;
@@ -123,6 +123,7 @@ impl Waiting {
             places: 0..count,
             first: options.members() + first,
             path: &|place| path(&job.target.path, job.index, place),
+            width: &|_| Width::Normal,
             may_speak_first: false,
         };
         dialer.open(wanted, |open| {

@@ -31,7 +31,7 @@ pub use self::options::{Dialect, Options, SMALLEST, TOPIC};
 use self::schedule::Schedule;
 use super::echo::{Asking, Check};
 use super::stamp::{Stamp, now};
-use crate::client::{Client, Fault, PATIENCE, Shared, require_server};
+use crate::client::{Client, Fault, PATIENCE, Shared, Width, require_server};
 use crate::dial::{Dialer, Wanted};
 use crate::failure::{Error, Failure, Failures};
 use crate::frame;
@@ -177,6 +177,12 @@ impl<'o> Load<'o> {
             places: 0..publishers + subscribers,
             first: first_publisher + first_subscriber,
             path: &|place| path(&job.target.path, topic(place)),
+            width: &|place| match place.checked_sub(publishers) {
+                Some(subscriber) if options.is_stalled(first_subscriber + subscriber) => {
+                    Width::Narrow
+                }
+                _ => Width::Normal,
+            },
             may_speak_first: options.dialect == Dialect::Nats,
         };
         for (place, client) in load.dial(wanted, line)?.into_iter().enumerate() {

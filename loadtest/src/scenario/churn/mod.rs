@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use self::peer::{Peer, Phase, Progress, Received};
 use super::stamp::{Payloads, Stamp, now};
-use crate::client::{Client, Fault, Shared, require_server};
+use crate::client::{Client, Fault, Shared, Width, require_server};
 use crate::dial::{Dialer, Wanted};
 use crate::failure::{Error, Failure, Failures};
 use crate::latency::Latencies;
@@ -274,6 +274,7 @@ impl<'o> Churn<'o> {
             places: 0..self.population,
             first: self.first,
             path: &|_| job.target.path.clone(),
+            width: &|_| Width::Normal,
             may_speak_first: false,
         };
         dialer.open(wanted, |open| {
