@@ -1,6 +1,5 @@
 //! Many connections, opened as fast as is asked for and no faster.
 
-use std::io::ErrorKind;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use crate::client::{Client, Fault, PATIENCE, Shared, Width};
 use crate::failure::{Error, Failure, Failures};
 use crate::target;
 use crate::units::float;
+use crate::wait::wait;
 
 /// How connections are opened.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -167,12 +167,7 @@ impl<'a, 'd> Dialing<'a, 'd> {
             Duration::ZERO => LOOK,
             due => due.min(LOOK),
         };
-        match self.dialer.poll.poll(events, Some(timeout)) {
-            Err(error) if error.kind() != ErrorKind::Interrupted => {
-                Err(Error::local("epoll")(error))
-            }
-            _ => Ok(()),
-        }
+        wait(self.dialer.poll, events, timeout)
     }
 
     fn serve(&mut self, readiness: &Readiness) -> Result<(), Error> {

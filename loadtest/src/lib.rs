@@ -31,4 +31,5 @@ pub mod server;
 pub mod target;
 pub mod timer;
 pub mod units;
+pub mod wait;
 pub mod worker;

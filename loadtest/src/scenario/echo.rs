@@ -30,6 +30,7 @@ use crate::payload::{Kind, Sizes};
 use crate::report::{Figure, Unit};
 use crate::timer::Timer;
 use crate::units::float;
+use crate::wait::wait;
 use crate::worker::{Job, Line, Run, Said, Step, Until};
 
 /// What load to make.
@@ -290,12 +291,7 @@ impl Load {
             Some(schedule) if self.is_asking => schedule.timer.arm(schedule.next, timeout)?,
             _ => timeout,
         };
-        match self.poll.poll(events, Some(timeout)) {
-            Err(error) if error.kind() != ErrorKind::Interrupted => {
-                return Err(Error::local("epoll")(error));
-            }
-            _ => {}
-        }
+        wait(&mut self.poll, events, timeout)?;
         if self.is_asking {
             self.ask_on_schedule(run);
         }

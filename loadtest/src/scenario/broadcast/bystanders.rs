@@ -5,7 +5,6 @@
 //! with the broadcast. The loop is open: latencies count from when a message should have left.
 
 use std::collections::VecDeque;
-use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -25,6 +24,7 @@ use crate::latency::Latencies;
 use crate::outcome::{Counted, Recorded};
 use crate::scenario::stamp::now;
 use crate::units::float;
+use crate::wait::wait;
 use crate::worker::{Job, Line, Said};
 
 /// How many there are, and how often each speaks.
@@ -246,12 +246,7 @@ impl Loop {
     }
 
     fn turn(&mut self, events: &mut Events, timeout: Duration) -> Result<(), Error> {
-        match self.poll.poll(events, Some(timeout)) {
-            Err(error) if error.kind() != ErrorKind::Interrupted => {
-                return Err(Error::local("epoll")(error));
-            }
-            _ => {}
-        }
+        wait(&mut self.poll, events, timeout)?;
         self.speak_on_schedule();
         for readiness in events.iter() {
             self.with(readiness.token().0, |member, shared, found, since| {

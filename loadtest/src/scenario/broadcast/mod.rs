@@ -39,6 +39,7 @@ use crate::latency::Latencies;
 use crate::outcome::{Counted, Outcome, Recorded};
 use crate::report::{Figure, Unit};
 use crate::units::float;
+use crate::wait::wait;
 use crate::worker::{Job, Line, Run, Said, Step, Until};
 
 /// A server may still be subscribing a connection whose handshake it has answered.
@@ -730,13 +731,6 @@ fn path(template: &str, topic: usize) -> String {
 
 fn subject(topic: usize) -> String {
     format!("t{topic}")
-}
-
-fn wait(poll: &mut Poll, events: &mut Events, timeout: Duration) -> Result<(), Error> {
-    match poll.poll(events, Some(timeout)) {
-        Err(error) if error.kind() != ErrorKind::Interrupted => Err(Error::local("epoll")(error)),
-        _ => Ok(()),
-    }
 }
 
 /// The header of a server's frame of that size.

@@ -5,7 +5,6 @@
 
 mod peer;
 
-use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use mio::event::Event as Readiness;
@@ -22,6 +21,7 @@ use crate::outcome::{Counted, Outcome, Recorded};
 use crate::target;
 use crate::timer::Timer;
 use crate::units::{ByteSize, float};
+use crate::wait::wait;
 use crate::worker::{Job, Line, Run, Said, Step};
 
 /// What churn to make.
@@ -330,12 +330,7 @@ impl<'o> Churn<'o> {
         events: &mut Events,
         run: &mut Run<'_, '_>,
     ) -> Result<(), Error> {
-        match self.poll.poll(events, Some(timeout)) {
-            Err(error) if error.kind() != ErrorKind::Interrupted => {
-                return Err(Error::local("epoll")(error));
-            }
-            _ => {}
-        }
+        wait(&mut self.poll, events, timeout)?;
         for readiness in events.iter() {
             self.serve(readiness, run);
         }
