@@ -14,6 +14,7 @@ use stentor::protocol::handshake::ClientHandshake;
 use stentor::protocol::{Assembly, CloseFrame, Connection, Event, Message, Settings, State};
 
 use crate::failure::{Error, Failure};
+use crate::mid_page::MidPage;
 use crate::target::Target;
 
 /// Everything that clients of one loop share.
@@ -22,7 +23,7 @@ pub struct Shared {
     settings: Arc<Settings>,
     target: Target,
     /// What all connections receive into.
-    buffer: Vec<u8>,
+    buffer: MidPage,
     /// The nonce of each handshake, if it is to be the same for all.
     nonce: Option<[u8; 16]>,
 }
@@ -85,7 +86,7 @@ impl Shared {
                 ..Settings::default()
             }),
             target,
-            buffer: vec![0; RECEIVE_BUFFER],
+            buffer: MidPage::new(RECEIVE_BUFFER),
             nonce: None,
         }
     }

@@ -17,6 +17,7 @@ pub mod frame;
 pub mod handshake;
 pub mod kernel;
 pub mod latency;
+pub mod mid_page;
 pub mod outcome;
 pub mod outgoing;
 pub mod page;
