@@ -2,7 +2,7 @@
 //!
 //! Kernels copy out of sockets with `rep movsb`, which processors do several times slower where the destination lies just
 //! above the source modulo a page. Over loopback a frame begins at the start of a page, and allocators begin large
-//! buffers 16 bytes behind one. A buffer from the middle of a page on is on neither side of it (docs/BENCHMARKS.md).
+//! buffers 16 bytes behind one. To the middle of a page on they are copied down (docs/BENCHMARKS.md).
 
 use std::ops::{Deref, DerefMut, Range};
 

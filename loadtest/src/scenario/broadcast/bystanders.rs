@@ -45,8 +45,8 @@ impl Default for Bystanders {
     }
 }
 
-/// Messages of each in a second, unless told otherwise: 1 % of a second's messages are enough for a p99, and nothing
-/// to a server.
+/// Messages of each in a second, unless told otherwise: ten bystanders have ten beyond the p99 of a second, and are
+/// next to nothing for a server.
 pub const PER_SECOND: f64 = 100.0;
 
 /// How long the thread sleeps at most: it looks then whether the run is over.
