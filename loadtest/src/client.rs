@@ -14,6 +14,7 @@ use stentor::protocol::handshake::ClientHandshake;
 use stentor::protocol::{Assembly, CloseFrame, Connection, Event, Message, Settings, State};
 
 use crate::failure::{Error, Failure};
+use crate::mid_page::MidPage;
 use crate::target::Target;
 
 /// Everything that clients of one loop share.
@@ -22,7 +23,7 @@ pub struct Shared {
     settings: Arc<Settings>,
     target: Target,
     /// What all connections receive into.
-    buffer: Vec<u8>,
+    buffer: MidPage,
     /// The nonce of each handshake, if it is to be the same for all.
     nonce: Option<[u8; 16]>,
 }
@@ -44,6 +45,16 @@ pub struct Client {
     is_ending: bool,
     /// We sent a Close frame: one that comes is the answer.
     is_closing: bool,
+}
+
+/// How much a connection takes while nobody reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Width {
+    /// What Linux gives: 64 KiB in its own buffer, and up to 4 MiB in that of a server of the same machine.
+    #[default]
+    Normal,
+    /// 44 KiB in both together. A server's buffer grows with the segments that it may send: these are few and short.
+    Narrow,
 }
 
 /// What ends a connection before its time: its kind and what happened.
@@ -75,7 +86,7 @@ impl Shared {
                 ..Settings::default()
             }),
             target,
-            buffer: vec![0; RECEIVE_BUFFER],
+            buffer: MidPage::new(RECEIVE_BUFFER),
             nonce: None,
         }
     }
@@ -110,10 +121,11 @@ impl Client {
         token: Token,
         registry: &Registry,
     ) -> io::Result<Self> {
-        Self::connect_at(shared, &shared.target.path, source, token, registry)
+        let (path, width) = (&shared.target.path, Width::Normal);
+        Self::connect_at(shared, path, width, source, token, registry)
     }
 
-    /// The same at another path.
+    /// The same at another path, of that width.
     ///
     /// # Errors
     ///
@@ -121,6 +133,7 @@ impl Client {
     pub fn connect_at(
         shared: &Shared,
         path: &str,
+        width: Width,
         source: Option<IpAddr>,
         token: Token,
         registry: &Registry,
@@ -131,7 +144,7 @@ impl Client {
         handshake
             .write_request(&shared.target.host, path, &[], &[], &mut output)
             .map_err(|error| io::Error::new(ErrorKind::InvalidInput, error.to_string()))?;
-        let mut stream = connect(shared.target.address, source)?;
+        let mut stream = connect(shared.target.address, source, width)?;
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
         Ok(Client {
             stream,
@@ -381,7 +394,12 @@ pub fn require_server(target: &Target) -> Result<(), Error> {
     }
 }
 
-fn connect(address: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
+/// The segments of a narrow connection: those that TCP takes where neither side says anything (RFC 9293 §3.7.1).
+const NARROW_SEGMENT: u32 = 536;
+/// Its receive buffer, of which Linux takes the double: several such segments. With half of it a server's holds no less.
+const NARROW_BUFFER: usize = 2 << 10;
+
+fn connect(address: SocketAddr, source: Option<IpAddr>, width: Width) -> io::Result<TcpStream> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -389,6 +407,10 @@ fn connect(address: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream>
     )?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
+    if width == Width::Narrow {
+        socket.set_tcp_mss(NARROW_SEGMENT)?;
+        socket.set_recv_buffer_size(NARROW_BUFFER)?;
+    }
     if let Some(source) = source {
         socket.bind(&SocketAddr::new(source, 0).into())?;
     }

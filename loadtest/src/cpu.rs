@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Error;
-use crate::process::{CpuTimes, own_cpu_time};
+use crate::process::{CpuTimes, own_cpu_time, thread_waited};
 use crate::units::{Micros, float};
 
 /// Readings of a clock and of both processes' CPU time at one moment.
@@ -14,7 +14,8 @@ use crate::units::{Micros, float};
 pub struct Reading {
     at: Instant,
     own: Duration,
-    own_times: CpuTimes,
+    /// Of the thread that makes the load: those beside it wait for it, and it is no other work.
+    own_waited: Duration,
     server: Option<CpuTimes>,
 }
 
@@ -89,7 +90,7 @@ impl Reading {
         Ok(Reading {
             at: Instant::now(),
             own: own_cpu_time(),
-            own_times: times(std::process::id())?,
+            own_waited: thread_waited().map_err(Error::local("/proc"))?,
             server: server_pid.map(times).transpose()?,
         })
     }
@@ -108,7 +109,7 @@ impl Reading {
         Use {
             seconds: seconds(self.at - earlier.at),
             own: seconds(self.own.saturating_sub(earlier.own)),
-            own_waited: seconds(self.own_times.since(&earlier.own_times).waited),
+            own_waited: seconds(self.own_waited.saturating_sub(earlier.own_waited)),
             server,
         }
     }
@@ -280,7 +281,7 @@ mod tests {
         let earlier = Reading {
             at: Instant::now(),
             own: Duration::ZERO,
-            own_times: CpuTimes::default(),
+            own_waited: Duration::ZERO,
             server: None,
         };
         let later = Reading {

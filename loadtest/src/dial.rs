@@ -1,6 +1,5 @@
 //! Many connections, opened as fast as is asked for and no faster.
 
-use std::io::ErrorKind;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -9,10 +8,11 @@ use mio::{Events, Poll, Token};
 use serde::{Deserialize, Serialize};
 use stentor::protocol::Event;
 
-use crate::client::{Client, Fault, PATIENCE, Shared};
+use crate::client::{Client, Fault, PATIENCE, Shared, Width};
 use crate::failure::{Error, Failure, Failures};
 use crate::target;
 use crate::units::float;
+use crate::wait::wait;
 
 /// How connections are opened.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -36,6 +36,8 @@ pub struct Wanted<'a> {
     pub first: usize,
     /// The path of the one at a place.
     pub path: &'a dyn Fn(usize) -> String,
+    /// How wide the one at a place is.
+    pub width: &'a dyn Fn(usize) -> Width,
     /// Whether a server may send messages before it was sent any; else that is a failure.
     pub may_speak_first: bool,
 }
@@ -136,6 +138,7 @@ impl<'a, 'd> Dialing<'a, 'd> {
             let connecting = Client::connect_at(
                 shared,
                 &(self.wanted.path)(place),
+                (self.wanted.width)(place),
                 target::source(self.wanted.first + place, shared.target()),
                 Token(place),
                 self.dialer.poll.registry(),
@@ -164,12 +167,7 @@ impl<'a, 'd> Dialing<'a, 'd> {
             Duration::ZERO => LOOK,
             due => due.min(LOOK),
         };
-        match self.dialer.poll.poll(events, Some(timeout)) {
-            Err(error) if error.kind() != ErrorKind::Interrupted => {
-                Err(Error::local("epoll")(error))
-            }
-            _ => Ok(()),
-        }
+        wait(self.dialer.poll, events, timeout)
     }
 
     fn serve(&mut self, readiness: &Readiness) -> Result<(), Error> {

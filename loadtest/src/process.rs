@@ -92,6 +92,17 @@ pub fn own_cpu_time() -> Duration {
     Duration::try_from(time).expect("CPU time is never negative")
 }
 
+/// How long this thread was ready to run while something else had its core.
+///
+/// # Errors
+///
+/// If the kernel does not tell.
+pub fn thread_waited() -> io::Result<Duration> {
+    let schedstat = fs::read_to_string("/proc/thread-self/schedstat")?;
+    let (_, waited) = parse_schedstat(&schedstat).ok_or(ErrorKind::InvalidData)?;
+    Ok(waited)
+}
+
 /// `utime` and `stime`, fields 14 and 15 of proc(5), counted behind the name, which may hold anything.
 fn parse_stat(stat: &str) -> Option<(u64, u64)> {
     let (_, fields) = stat.rsplit_once(')')?;

@@ -7,10 +7,13 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use common::{Ended, accept, listen, loadtest, read_frame, read_head, run};
 use loadtest::frame::{self, Opcode};
+use serde_json::Value;
 
 /// A server with a topic for each path. A member that takes nothing for a while is thrown out.
 #[derive(Default)]
@@ -18,12 +21,24 @@ struct Hub {
     topics: Mutex<HashMap<Vec<u8>, Vec<TcpStream>>>,
     /// All paths are one topic.
     is_mixed: bool,
+    /// What becomes of the fourth message of each bystander.
+    treatment: Treatment,
+    /// How long all of the server sleeps over the tenth message that is not a bystander's.
+    nap: Duration,
+    published: AtomicUsize,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Treatment {
+    #[default]
+    Honest,
+    Drop,
+    Repeat,
+    Change,
 }
 
 /// A socket that took nothing for so long belongs to somebody who does not read.
 const SLOW: Duration = Duration::from_millis(500);
-/// Less than Linux gives: it fills sooner.
-const SEND_BUFFER: usize = 128 * 1024;
 
 impl Hub {
     fn serve(&self, mut stream: TcpStream) -> Option<()> {
@@ -34,18 +49,23 @@ impl Hub {
             head.split(|byte| *byte == b' ').nth(1)?.to_vec()
         };
         stream.set_write_timeout(Some(SLOW)).ok()?;
-        let socket = socket2::SockRef::from(&stream);
-        socket.set_send_buffer_size(SEND_BUFFER).ok()?;
         let member = stream.try_clone().ok()?;
         let mut topics = self.topics.lock().unwrap();
         topics.entry(path.clone()).or_default().push(member);
         drop(topics);
         accept(&mut stream, &head)?;
-        loop {
+        let is_bystander = path.starts_with(b"/t/bystander-");
+        for nth in 0.. {
             let (_, payload) = read_frame(&mut stream)?;
             let mut bytes = Vec::new();
             frame::push_server_frame(&mut bytes, Opcode::Binary, &payload);
             let mut topics = self.topics.lock().unwrap();
+            if is_bystander && nth == 3 {
+                self.treatment.apply(&mut bytes);
+            }
+            if !is_bystander && self.published.fetch_add(1, Ordering::Relaxed) == 9 {
+                thread::sleep(self.nap); // Nobody else gets at the topics meanwhile.
+            }
             topics.get_mut(&path)?.retain_mut(|member| {
                 let is_sent = member.write_all(&bytes).is_ok();
                 if !is_sent {
@@ -54,6 +74,18 @@ impl Hub {
                 }
                 is_sent
             });
+        }
+        None
+    }
+}
+
+impl Treatment {
+    fn apply(self, bytes: &mut Vec<u8>) {
+        match self {
+            Treatment::Honest => {}
+            Treatment::Drop => bytes.clear(),
+            Treatment::Repeat => bytes.extend_from_within(..),
+            Treatment::Change => *bytes.last_mut().unwrap() ^= 1,
         }
     }
 }
@@ -161,15 +193,108 @@ fn message_of_another_topic_is_surplus() {
 
 #[test]
 fn stalled_subscribers_do_not_fail_the_run_and_closed_ones_are_counted() {
+    // Half a megabyte for each: a server feels it, although sockets commonly hold four.
     let ended = run(
         "broadcast",
         &hub(),
-        "--subscribers 20 --stalled 10% --size 16KiB --batch 16 --in-flight 4 --duration 2s",
+        "--subscribers 20 --stalled 10% --size 1KiB --batch 16 --rate 500 --duration 1s",
     );
     ended.expect(&[]);
     assert!((figure(&ended, "stalled_closed") - 2.0).abs() < 0.1);
-    let last = &ended.report["latencies"][1];
-    assert_eq!(last["key"], "last_subscriber"); // Of those who read.
+    latency(&ended, "last_subscriber"); // Of those who read.
+}
+
+fn latency<'e>(ended: &'e Ended, key: &str) -> &'e Value {
+    let latencies = ended.report["latencies"].as_array().unwrap();
+    let found = latencies.iter().find(|latency| latency["key"] == key);
+    found.unwrap_or_else(|| panic!("no {key}: {latencies:#?}"))
+}
+
+#[test]
+fn every_message_of_every_bystander_comes_back_and_counts() {
+    let arguments = "--subscribers 4 --bystanders 4 --bystander-rate 50 --duration 1s";
+    for arguments in [arguments.to_owned(), format!("{arguments} --processes 2")] {
+        let ended = run("broadcast", &hub(), &arguments);
+        ended.expect(&[]);
+        expect_reach(&ended, 5);
+        let messages = counted(&ended, "bystander_messages");
+        assert!((150..=250).contains(&messages), "{messages}");
+        assert_eq!(latency(&ended, "bystander")["count"], messages);
+        assert_eq!(latency(&ended, "bystander_lag")["count"], messages);
+    }
+}
+
+#[test]
+fn bystanders_wait_for_a_server_that_is_busy_with_others() {
+    let napping = Hub {
+        nap: Duration::from_millis(300),
+        ..Hub::default()
+    };
+    let ended = run(
+        "broadcast",
+        &listen(napping, Hub::serve),
+        "--subscribers 2 --rate 50 --bystanders 2 --duration 1s",
+    );
+    ended.expect(&[]);
+    // 60 of 200 messages should have left in the meantime, the last of them near its end.
+    let bystander = latency(&ended, "bystander");
+    assert!(bystander["max"].as_f64() >= Some(250e3), "{bystander:#}");
+    assert!(bystander["p90"].as_f64() >= Some(100e3), "{bystander:#}");
+}
+
+#[test]
+fn bystanders_find_lies() {
+    for (treatment, kinds) in [
+        (Treatment::Drop, ["corrupt", "unanswered"]),
+        (Treatment::Change, ["corrupt", "unanswered"]),
+        (Treatment::Repeat, ["corrupt", "surplus"]),
+    ] {
+        let lying = Hub {
+            treatment,
+            ..Hub::default()
+        };
+        let ended = run(
+            "broadcast",
+            &listen(lying, Hub::serve),
+            "--subscribers 2 --bystanders 3",
+        );
+        let counts = &ended.report["failures"]["counts"];
+        let of = |kind: &str| counts[kind].as_u64().unwrap_or(0);
+        // Each is found out once, and is not heard any more.
+        let [kind, other] = kinds;
+        let found = match treatment {
+            Treatment::Repeat => of(kind) + of(other),
+            _ => of(kind),
+        };
+        assert_eq!(found, 3, "{treatment:?}: {counts}");
+        assert_eq!(ended.status, Some(1));
+    }
+}
+
+#[test]
+fn message_that_a_bystander_did_not_send_is_found() {
+    let mixed = Hub {
+        is_mixed: true,
+        ..Hub::default()
+    };
+    let ended = run(
+        "broadcast",
+        &listen(mixed, Hub::serve),
+        "--subscribers 2 --rate 20 --bystanders 1 --bystander-rate 0.001",
+    );
+    // Its one message is wrong for each of three members, and theirs for it: before it had its own back, or after.
+    let counts = &ended.report["failures"]["counts"];
+    let of = |kind: &str| counts[kind].as_u64().unwrap_or(0);
+    assert_eq!(of("corrupt") + of("surplus"), 4, "{counts}");
+}
+
+#[test]
+fn bystanders_need_topics_by_path() {
+    let url = hub() + "fixed";
+    let output = loadtest("broadcast", &url, "--bystanders 1");
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(error.contains("has no {topic}"), "{error}");
 }
 
 /// Speaks NATS to one client at a time, in WebSocket messages that end anywhere.
@@ -325,6 +450,7 @@ fn loads_that_cannot_be_are_refused_in_one_line() {
         ("--size 23", "take 24 bytes"),
         ("--topics 3 --publishers 2", "silent"),
         ("--subscribers 5 --stalled 6", "not so many"),
+        ("--bystanders 2 --dialect nats", "by path"),
     ] {
         let output = loadtest("broadcast", "ws://127.0.0.1:1/", arguments);
         let error = String::from_utf8(output.stderr).unwrap();

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use clap::Args;
 use loadtest::failure::Error;
 use loadtest::scenario::Load;
-use loadtest::scenario::broadcast::{Dialect, Options, SMALLEST};
+use loadtest::scenario::broadcast::{Bystanders, Dialect, Options, PER_SECOND, SMALLEST};
 use loadtest::scenario::echo::{Asking, Check};
 use loadtest::units::ByteSize;
 
@@ -36,6 +36,17 @@ pub(super) struct Broadcast {
     /// Subscribers that never read, as a number or 1%
     #[arg(long, value_name = "PART", conflicts_with_all = ["everyone", "unchecked"])]
     stalled: Option<Part>,
+    /// Connections beside the broadcast, each alone in a topic of its own, to which it sends 20 bytes now and then
+    #[arg(
+        long,
+        value_name = "COUNT",
+        default_value = "0",
+        conflicts_with = "unchecked"
+    )]
+    bystanders: usize,
+    /// Messages that each bystander sends in a second, whatever happens; latency counts from when each should have left
+    #[arg(long, value_name = "PER_SECOND", default_value_t = PER_SECOND, value_parser = super::rate, requires = "bystanders")]
+    bystander_rate: f64,
     /// All members publish, each its next batch when it has those of all
     #[arg(long)]
     everyone: bool,
@@ -123,6 +134,9 @@ impl Broadcast {
         if stalled > self.subscribers {
             return refuse("--stalled: there are not so many subscribers".to_owned());
         }
+        if self.bystanders > 0 && self.dialect == Dialect::Nats {
+            return refuse("--bystanders: they speak to topics by path, not NATS".to_owned());
+        }
         Ok(Options {
             subscribers: if self.everyone { 0 } else { self.subscribers },
             publishers,
@@ -139,6 +153,10 @@ impl Broadcast {
                 (true, _) => Check::Every,
                 (_, true) => Check::Length,
                 _ => Check::Sample,
+            },
+            bystanders: Bystanders {
+                count: self.bystanders,
+                per_second: self.bystander_rate,
             },
         })
     }

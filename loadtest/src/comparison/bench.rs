@@ -10,7 +10,7 @@ use crate::dial::Pace;
 use crate::failure::Error;
 use crate::payload::{Kind, Sizes};
 use crate::report::Report;
-use crate::scenario::broadcast::{self, Dialect};
+use crate::scenario::broadcast::{self, Bystanders, Dialect};
 use crate::scenario::echo::{self, Asking, Check};
 use crate::scenario::{Load, connect, idle};
 use crate::server::Server;
@@ -46,7 +46,7 @@ impl Bench {
             .run(contestant, cell, load(cell, contestant), self.duration)
             .map_err(|error| error.to_string())?;
         without_failures(&report)?;
-        Sample::of(&report)
+        Sample::of(&report, cell.group())
     }
 
     /// Whether a server does what the cells of a service take for granted.
@@ -122,24 +122,8 @@ fn path(contestant: &Contestant, cell: &Cell) -> &'static str {
 
 /// The load of a cell.
 fn load(cell: &Cell, contestant: &Contestant) -> Load {
-    // The limit answers without having read.
-    let check = if contestant.is_limit() {
-        Check::Length
-    } else {
-        Check::Sample
-    };
-    let topic = broadcast::Options {
-        subscribers: 0,
-        publishers: 1,
-        topics: 1,
-        size: cell.size().unwrap_or(broadcast::SMALLEST),
-        batch: 1,
-        asking: Asking::InFlight(1),
-        stalled: 0,
-        is_everyone: false,
-        dialect: contestant.dialect(),
-        check,
-    };
+    let check = check(contestant);
+    let topic = topic(cell, contestant);
     match *cell {
         Cell::Echo {
             connections,
@@ -174,6 +158,18 @@ fn load(cell: &Cell, contestant: &Contestant) -> Load {
             batch: STALLED_BATCH,
             ..topic
         }),
+        Cell::Bystanders {
+            subscribers,
+            bystanders: count,
+            ..
+        } => Load::Broadcast(broadcast::Options {
+            subscribers,
+            bystanders: Bystanders {
+                count,
+                ..Bystanders::default()
+            },
+            ..topic
+        }),
         Cell::Connect { connections } => Load::Connect(connect::Options {
             connections,
             is_storm: false,
@@ -182,6 +178,32 @@ fn load(cell: &Cell, contestant: &Contestant) -> Load {
             connections,
             echo_once: true, // Who has never spoken may not even have a buffer yet.
         }),
+    }
+}
+
+/// How closely what comes back is looked at: the limit answers without having read.
+fn check(contestant: &Contestant) -> Check {
+    if contestant.is_limit() {
+        Check::Length
+    } else {
+        Check::Sample
+    }
+}
+
+/// One publisher and nobody else.
+fn topic(cell: &Cell, contestant: &Contestant) -> broadcast::Options {
+    broadcast::Options {
+        subscribers: 0,
+        publishers: 1,
+        topics: 1,
+        size: cell.size().unwrap_or(broadcast::SMALLEST),
+        batch: 1,
+        asking: Asking::InFlight(1),
+        stalled: 0,
+        is_everyone: false,
+        dialect: contestant.dialect(),
+        check: check(contestant),
+        bystanders: Bystanders::default(),
     }
 }
 
@@ -231,6 +253,7 @@ fn broadcast_check(size: usize, dialect: Dialect) -> (Cell, Load) {
         is_everyone: false,
         dialect,
         check: Check::Every,
+        bystanders: Bystanders::default(),
     });
     (cell, load)
 }

@@ -56,6 +56,15 @@ pub enum Cell {
         /// How many of them have stopped.
         stalled: usize,
     },
+    /// One publisher, many subscribers, and some who have nothing to do with it.
+    Bystanders {
+        /// How many subscribers.
+        subscribers: usize,
+        /// Payload bytes of what is published.
+        size: usize,
+        /// How many have nothing to do with it.
+        bystanders: usize,
+    },
 }
 
 /// Cells that share a table.
@@ -73,6 +82,8 @@ pub enum Group {
     Idle,
     /// Some have stopped reading.
     Stalled,
+    /// Some have nothing to do with a broadcast.
+    Bystanders,
 }
 
 /// What a server must do to take part.
@@ -86,13 +97,14 @@ pub enum Service {
 
 impl Group {
     /// All of them, in the order of the tables.
-    pub const ALL: [Group; 6] = [
+    pub const ALL: [Group; 7] = [
         Group::Echo,
         Group::Broadcast,
         Group::Everyone,
         Group::Connect,
         Group::Idle,
         Group::Stalled,
+        Group::Bystanders,
     ];
 
     /// The part of a cell's name before the slash.
@@ -104,6 +116,7 @@ impl Group {
             Group::Connect => "connect",
             Group::Idle => "idle",
             Group::Stalled => "stalled",
+            Group::Bystanders => "bystanders",
         }
     }
 
@@ -111,7 +124,18 @@ impl Group {
     pub fn service(self) -> Service {
         match self {
             Group::Echo | Group::Connect | Group::Idle => Service::Echo,
-            Group::Broadcast | Group::Everyone | Group::Stalled => Service::Broadcast,
+            Group::Broadcast | Group::Everyone | Group::Stalled | Group::Bystanders => {
+                Service::Broadcast
+            }
+        }
+    }
+
+    /// The latency that it is about where that is not the first of a report, as the report names it.
+    pub fn apart(self) -> Option<&'static str> {
+        match self {
+            Group::Stalled => Some("last_subscriber"),
+            Group::Bystanders => Some("bystander"),
+            Group::Echo | Group::Broadcast | Group::Everyone | Group::Connect | Group::Idle => None,
         }
     }
 }
@@ -126,6 +150,7 @@ impl Cell {
             Cell::Connect { .. } => Group::Connect,
             Cell::Idle { .. } => Group::Idle,
             Cell::Stalled { .. } => Group::Stalled,
+            Cell::Bystanders { .. } => Group::Bystanders,
         }
     }
 
@@ -139,6 +164,11 @@ impl Cell {
                 subscribers + 1
             }
             Cell::Everyone { clients, .. } => clients,
+            Cell::Bystanders {
+                subscribers,
+                bystanders,
+                ..
+            } => subscribers + 1 + bystanders,
         }
     }
 
@@ -147,7 +177,8 @@ impl Cell {
         match *self {
             Cell::Echo { size, .. }
             | Cell::Broadcast { size, .. }
-            | Cell::Everyone { size, .. } => Some(size),
+            | Cell::Everyone { size, .. }
+            | Cell::Bystanders { size, .. } => Some(size),
             Cell::Stalled { .. } => Some(STALLED_SIZE),
             Cell::Connect { .. } | Cell::Idle { .. } => None,
         }
@@ -180,6 +211,11 @@ impl Cell {
                 subscribers,
                 stalled,
             } => format!("{stalled} of {subscribers} subscribers"),
+            Cell::Bystanders {
+                subscribers,
+                size,
+                bystanders,
+            } => format!("{bystanders} beside {subscribers} × {}", ByteSize(size)),
         }
     }
 }
@@ -215,6 +251,11 @@ impl fmt::Display for Cell {
                 subscribers,
                 stalled,
             } => format!("{subscribers}x{stalled}"),
+            Cell::Bystanders {
+                subscribers,
+                size,
+                bystanders,
+            } => format!("{subscribers}x{}x{bystanders}", Typed(size)),
         };
         f.pad(&format!("{}/{numbers}", self.group().name()))
     }
@@ -267,6 +308,13 @@ impl FromStr for Cell {
                 subscribers,
                 stalled,
             }),
+            ("bystanders", &[subscribers, size, bystanders]) if bystanders > 0 => {
+                Ok(Cell::Bystanders {
+                    subscribers,
+                    size,
+                    bystanders,
+                })
+            }
             _ => Err(wrong()),
         }
     }
@@ -297,7 +345,8 @@ impl From<Cell> for String {
 ///   message fills a receive buffer, and depth changes nothing.
 /// - Connections at 20 B: 1 is the round trip, 5,000 what it costs to have many.
 /// - Text where it is costly (beyond ASCII) and where it is not.
-const FULL: [&str; 35] = [
+/// - The stalled beside none, of as many: only the difference is theirs.
+const FULL: [&str; 38] = [
     "echo/1x20Bx1",
     "echo/50x20Bx1",
     "echo/500x20Bx1",
@@ -333,6 +382,9 @@ const FULL: [&str; 35] = [
     "idle/10000",
     "stalled/500x1",
     "stalled/500x5",
+    "stalled/10000x0",
+    "stalled/10000x100",
+    "bystanders/15000x64Bx10",
 ];
 
 /// What tells most in the least time. Memory is not among it: a server needs seconds to come to rest.
@@ -427,6 +479,7 @@ mod tests {
             "broadcast/50x64Bx1-ascii",
             "broadcast/50x64B",
             "stalled/5x5",
+            "bystanders/5x64Bx0",
             "idle/many",
             "churn/5",
         ];
@@ -442,6 +495,7 @@ mod tests {
         assert_eq!(title("echo/50x1KiBx1-cjk"), "50 × 1 KiB cjk, 1");
         assert_eq!(title("broadcast/500x64Bx64"), "500 × 64 B, 64 at once");
         assert_eq!(title("stalled/500x1"), "1 of 500 subscribers");
+        assert_eq!(title("bystanders/500x64Bx3"), "3 beside 500 × 64 B");
     }
 
     #[test]

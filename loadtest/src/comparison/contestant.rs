@@ -119,11 +119,21 @@ impl Contestant {
     pub fn serves(&self, group: Group) -> bool {
         match (&self.program, group.service()) {
             // What it does not hold for a connection is no measure of what a server has to.
-            (Program::Limit(_), _) => !matches!(group, Group::Idle | Group::Stalled),
+            (Program::Limit(_), _) => {
+                !matches!(group, Group::Idle | Group::Stalled | Group::Bystanders)
+            }
             (Program::Stentor(_), _) => true,
             (Program::Peer(peer), Service::Echo) => peer.echo.is_some(),
-            (Program::Peer(peer), Service::Broadcast) => peer.broadcast.is_some(),
+            (Program::Peer(peer), Service::Broadcast) => {
+                peer.broadcast.is_some() && self.why_unfit(group).is_none()
+            }
         }
+    }
+
+    /// Why it cannot take part in such cells, although it does what their service asks for.
+    pub fn why_unfit(&self, group: Group) -> Option<&'static str> {
+        let is_unfit = group == Group::Bystanders && self.dialect() != Dialect::Raw;
+        is_unfit.then_some("its topics are not paths")
     }
 
     /// Its command for a cell, with `{port}` in it; none if it does not take part.
@@ -362,6 +372,21 @@ mod tests {
         for name in ["echo/50x20Bx1", "connect/50", "idle/300"] {
             assert!(topics.command(&cell(name)).is_none(), "{name}");
         }
+    }
+
+    #[test]
+    fn bystanders_are_for_servers_whose_topics_are_paths() {
+        let mut contestants = parse(MANIFEST, Path::new("/peers")).unwrap();
+        contestants.push(Contestant::stentor("nowhere".into()));
+        contestants.push(Contestant::limit("limit".into()));
+        let cell = cell("bystanders/500x64Bx3");
+        let takes_part = |one: &Contestant| one.command(&cell).is_some();
+        let taking: Vec<_> = contestants.iter().map(takes_part).collect();
+        assert_eq!(taking, [true, false, true, false]);
+        let unfit = |one: &Contestant| one.why_unfit(Group::Bystanders).is_some();
+        let unfit: Vec<_> = contestants.iter().map(unfit).collect();
+        assert_eq!(unfit, [false, true, false, false]);
+        assert_eq!(contestants[1].why_unfit(Group::Stalled), None);
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub struct Picture {
 }
 
 /// Cells of which a plot tells something: nobody compares twenty rows by eye.
-const TELLING: [&str; 10] = [
+const TELLING: [&str; 11] = [
     "echo/50x20Bx1",
     "echo/50x20Bx16",
     "echo/10x16KiBx1",
@@ -34,6 +34,7 @@ const TELLING: [&str; 10] = [
     "broadcast/5000x64Bx1",
     "everyone/500x64B",
     "stalled/500x1",
+    "bystanders/15000x64Bx10",
 ];
 
 /// One plot for each group that was measured.

@@ -78,6 +78,10 @@ pub struct Sample {
     pub p50_us: Option<f64>,
     /// What 99 of 100 did not exceed.
     pub p99_us: Option<f64>,
+    /// The median of the latency that the cell's group is about, where that is told apart.
+    pub apart_p50_us: Option<f64>,
+    /// What 99 of 100 of those did not exceed.
+    pub apart_p99_us: Option<f64>,
     /// Written private memory for each connection.
     pub private_bytes: Option<f64>,
     /// Resident memory for each connection.
@@ -92,11 +96,13 @@ impl Sample {
     /// # Errors
     ///
     /// If the report does not say what the server used.
-    pub fn of(report: &Report) -> Result<Self, String> {
+    pub fn of(report: &Report, group: Group) -> Result<Self, String> {
         let server = report.cost.server.ok_or("its CPU time is not known")?;
         let first = report.figures.first().ok_or("nothing was counted")?;
         let latency = report.latencies.first();
         let latency = latency.filter(|latency| latency.summary.count > 0);
+        let apart = group.apart().and_then(|key| report.latency(key));
+        let apart = apart.filter(|summary| summary.count > 0);
         Ok(Sample {
             per_second: first.value,
             user_us: server.user_us,
@@ -105,6 +111,8 @@ impl Sample {
             own_busy: report.cost.own.busy,
             p50_us: latency.map(|latency| latency.summary.p50),
             p99_us: latency.map(|latency| latency.summary.p99),
+            apart_p50_us: apart.map(|summary| summary.p50),
+            apart_p99_us: apart.map(|summary| summary.p99),
             private_bytes: report.figure("private_dirty_bytes"),
             resident_bytes: report.figure("resident_bytes"),
             bound: report.cost.bound,
@@ -141,6 +149,11 @@ struct Line {
     private_bytes: Option<f64>,
     resident_bytes: Option<f64>,
     bound: Option<Bound>,
+    // Behind the others: files of before do not have them.
+    #[serde(default)]
+    apart_p50_us: Option<f64>,
+    #[serde(default)]
+    apart_p99_us: Option<f64>,
     failure: Option<String>,
 }
 
@@ -241,6 +254,8 @@ impl From<&Measurement> for Line {
             private_bytes: sample.and_then(|sample| sample.private_bytes).map(digits),
             resident_bytes: sample.and_then(|sample| sample.resident_bytes).map(digits),
             bound: sample.map(|sample| sample.bound),
+            apart_p50_us: sample.and_then(|sample| sample.apart_p50_us).map(digits),
+            apart_p99_us: sample.and_then(|sample| sample.apart_p99_us).map(digits),
             failure: measurement.result.as_ref().err().cloned(),
         }
     }
@@ -266,6 +281,8 @@ impl Line {
                 own_busy: self.own_busy.ok_or_else(|| missing("own_busy"))?,
                 p50_us: self.p50_us,
                 p99_us: self.p99_us,
+                apart_p50_us: self.apart_p50_us,
+                apart_p99_us: self.apart_p99_us,
                 private_bytes: self.private_bytes,
                 resident_bytes: self.resident_bytes,
                 bound: self.bound.ok_or_else(|| missing("bound"))?,
@@ -294,6 +311,8 @@ pub(super) mod tests {
             own_busy: 0.8,
             p50_us: Some(250.0),
             p99_us: Some(312.5),
+            apart_p50_us: None,
+            apart_p99_us: None,
             private_bytes: None,
             resident_bytes: None,
             bound: Bound::Server,
@@ -333,6 +352,8 @@ pub(super) mod tests {
         let idle = Sample {
             p50_us: None,
             p99_us: None,
+            apart_p50_us: Some(1.5),
+            apart_p99_us: Some(2.5),
             private_bytes: Some(117.25),
             resident_bytes: Some(-3.0),
             bound: Bound::Contended,
@@ -358,7 +379,7 @@ pub(super) mod tests {
         assert!(file.starts_with("# "), "{file}");
         assert!(
             file.contains(
-                "\necho/50x20Bx1,1,stentor,1000000.0,0.25,4.0,0.99,0.8,250.0,312.5,,,server,\n"
+                "\necho/50x20Bx1,1,stentor,1000000.0,0.25,4.0,0.99,0.8,250.0,312.5,,,server,,,\n"
             ),
             "{file}"
         );
@@ -370,8 +391,19 @@ pub(super) mod tests {
             assert!(Record::from_csv(file).is_err(), "{file}");
         }
         let whole = record("idle/300", &[("stentor", &[Ok(sample(1.0))])]).to_csv();
-        let cut = whole.replace(",server,\n", ",,\n");
+        let cut = whole.replace(",server,,,\n", ",,,,\n");
         assert!(Record::from_csv(&cut).unwrap_err().contains("no bound"));
+    }
+
+    #[test]
+    fn file_without_the_latest_columns_is_read() {
+        let record = record("stalled/500x1", &[("stentor", &[Ok(sample(1.0))])]);
+        let file = record.to_csv();
+        let before = file
+            .replace(",apart_p50_us,apart_p99_us", "")
+            .replace(",server,,,\n", ",server,\n");
+        assert!(before.len() < file.len() - 20, "{before}");
+        assert_eq!(Record::from_csv(&before).unwrap(), record);
     }
 
     #[test]

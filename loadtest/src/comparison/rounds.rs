@@ -182,7 +182,20 @@ impl<'r> Course<'r> {
                 watch.checking(&contestant.about.name);
                 if let Err(reason) = self.race.bench.check(contestant, service) {
                     self.exclude(place, service, reason, watch);
+                } else {
+                    self.tell_unfit(contestant, service, watch);
                 }
+            }
+        }
+    }
+
+    /// Says which cells of a service a server cannot take part in.
+    fn tell_unfit(&mut self, contestant: &Contestant, service: Service, watch: &mut dyn Watch) {
+        let is_asked = |group: &Group| self.race.cells.iter().any(|cell| cell.group() == *group);
+        let groups = Group::ALL.into_iter().filter(is_asked);
+        for group in groups.filter(|group| group.service() == service) {
+            if let Some(reason) = contestant.why_unfit(group) {
+                self.skip(contestant, group.name(), reason.to_owned(), watch);
             }
         }
     }
@@ -192,14 +205,18 @@ impl<'r> Course<'r> {
             Service::Echo => "echo",
             Service::Broadcast => "broadcast",
         };
+        self.skip(&self.race.contestants[place], from, reason, watch);
+        self.excluded.push((place, service));
+    }
+
+    fn skip(&mut self, contestant: &Contestant, from: &str, reason: String, watch: &mut dyn Watch) {
         let skipped = Skipped {
-            name: self.race.contestants[place].about.name.clone(),
+            name: contestant.about.name.clone(),
             from: from.to_owned(),
             reason,
         };
         watch.skipped(&skipped);
         self.record.head.skipped.push(skipped);
-        self.excluded.push((place, service));
     }
 
     /// A round in which other work ran on the cores is repeated as a whole, so that what is compared stays side by

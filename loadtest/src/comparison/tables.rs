@@ -7,7 +7,7 @@ use std::fmt::{self, Write as _};
 
 use super::cell::{Cell, Group};
 use super::contestant::{LIMIT, STENTOR};
-use super::record::{Record, Sample};
+use super::record::{Measurement, Record, Sample};
 use super::spread::Spread;
 use crate::cpu::Bound;
 use crate::report::{Figure, Unit};
@@ -33,6 +33,8 @@ pub enum Shown {
     Cpu,
     /// Latencies.
     Latency,
+    /// The latencies that the group is about, where others come first.
+    Apart,
 }
 
 /// Columns of a table that grows row by row: nobody knows yet what they will have to hold.
@@ -54,17 +56,26 @@ impl<'a> Tables<'a> {
             Group::Connect => "Connect",
             Group::Idle => "Memory of idle connections",
             Group::Stalled => "Slow subscribers among many",
+            Group::Bystanders => "Bystanders of a broadcast",
         }
     }
 
     /// What there is to show.
     pub fn shown(self) -> Vec<Shown> {
-        use Shown::{Cpu, Figure, Latency, Ratio, Spread};
+        use Shown::{Apart, Cpu, Figure, Latency, Ratio, Spread};
         let mut shown = match self.group {
             Group::Idle => vec![Figure, Spread, Ratio],
             _ => vec![Figure, Spread, Ratio, Cpu, Latency],
         };
         let measurements = &self.record.measurements;
+        let is_apart = |one: &Measurement| {
+            let sample = one.result.as_ref();
+            one.cell.group() == self.group
+                && sample.is_ok_and(|sample| sample.apart_p99_us.is_some())
+        };
+        if measurements.iter().any(is_apart) {
+            shown.push(Apart);
+        }
         if measurements.iter().all(|one| one.round == 1) {
             shown.retain(|shown| *shown != Spread); // There is none.
         }
@@ -83,13 +94,14 @@ impl<'a> Tables<'a> {
             Shown::Ratio => "Ratio to stentor, round by round: median (least–most):".to_owned(),
             Shown::Cpu => format!("Server CPU in µs for each {thing}, user + system:"),
             Shown::Latency => format!("Latency in µs, p50 / p99, {}:", self.latency()),
+            Shown::Apart => format!("Latency in µs, p50 / p99, {}:", self.apart()),
         }
     }
 
     fn figure(self) -> &'static str {
         match self.group {
             Group::Echo => "Messages per second",
-            Group::Broadcast | Group::Everyone => "Deliveries per second",
+            Group::Broadcast | Group::Everyone | Group::Bystanders => "Deliveries per second",
             Group::Connect => "Handshakes per second",
             Group::Idle => "Memory for each connection, private and written (less is better)",
             Group::Stalled => "Deliveries per second to those that read",
@@ -100,7 +112,7 @@ impl<'a> Tables<'a> {
     pub fn thing(self) -> &'static str {
         match self.group {
             Group::Echo | Group::Idle => "message",
-            Group::Broadcast | Group::Everyone | Group::Stalled => "delivery",
+            Group::Broadcast | Group::Everyone | Group::Stalled | Group::Bystanders => "delivery",
             Group::Connect => "handshake",
         }
     }
@@ -109,7 +121,16 @@ impl<'a> Tables<'a> {
         match self.group {
             Group::Connect => "from connect to 101",
             Group::Echo | Group::Idle => "round trip in a closed loop",
-            Group::Broadcast | Group::Everyone | Group::Stalled => "from sending to receiving",
+            Group::Broadcast | Group::Everyone | Group::Stalled | Group::Bystanders => {
+                "from sending to receiving"
+            }
+        }
+    }
+
+    fn apart(self) -> &'static str {
+        match self.group {
+            Group::Bystanders => "from when a bystander should have sent to when it had it back",
+            _ => "from sending to the last of those that read",
         }
     }
 
@@ -121,6 +142,7 @@ impl<'a> Tables<'a> {
             Group::Connect => "connections",
             Group::Idle => "held",
             Group::Stalled => "stalled",
+            Group::Bystanders => "bystanders",
         }
     }
 
@@ -319,6 +341,11 @@ impl Entry<'_> {
                 let p99 = self.median(|sample| sample.p99_us)?;
                 Some(format!("{} / {}", Micros(p50), Micros(p99)))
             }
+            Shown::Apart => {
+                let p50 = self.median(|sample| sample.apart_p50_us)?;
+                let p99 = self.median(|sample| sample.apart_p99_us)?;
+                Some(format!("{} / {}", Micros(p50), Micros(p99)))
+            }
         }
     }
 
@@ -509,6 +536,25 @@ mod tests {
         assert_eq!(entries(&record, Shown::Ratio)[2..4], ["1.00", "≥ 1.12"]);
         let notes = Tables::of(&record, Group::Echo).notes();
         assert_eq!(notes.len(), 3, "{notes:?}");
+    }
+
+    #[test]
+    fn latency_that_a_group_is_about_has_a_table_where_it_was_measured() {
+        let waiting = |micros| Sample {
+            apart_p50_us: Some(micros),
+            apart_p99_us: Some(2.0 * micros),
+            ..sample(1.0)
+        };
+        let results = [Ok(waiting(500.0)), Ok(waiting(700.0)), Ok(waiting(600.0))];
+        let measured = record("bystanders/500x64Bx3", &[("stentor", &results)]);
+        assert_eq!(entries(&measured, Shown::Latency)[1], "250 / 312");
+        assert_eq!(entries(&measured, Shown::Apart)[1], "600 / 1200");
+        let before = record("stalled/500x1", &[("stentor", &rates([1.0; 3]))]);
+        let shows_it = |record: &Record| {
+            let tables = Tables::of(record, record.cells()[0].group());
+            tables.shown().contains(&Shown::Apart)
+        };
+        assert!(shows_it(&measured) && !shows_it(&before));
     }
 
     #[test]

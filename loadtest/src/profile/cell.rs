@@ -40,6 +40,8 @@ pub fn all() -> Vec<Cell> {
         broadcast(50, 64, 400_000),
         broadcast(500, 1, 200_000),
         broadcast(500, 64, 2_000_000),
+        everyone(50, 200_000),
+        everyone(500, 10_000_000),
         connect(50, 4_000),
     ]
 }
@@ -64,21 +66,53 @@ fn echo(connections: usize, size: usize, in_flight: usize, count: u64) -> Cell {
 
 /// `broadcast-SUBSCRIBERSxBYTES-BATCH`.
 fn broadcast(subscribers: usize, batch: usize, count: u64) -> Cell {
-    const SIZE: usize = 64;
+    let options = broadcast::Options {
+        subscribers,
+        batch,
+        ..topic()
+    };
+    deliveries(
+        format!("broadcast-{subscribers}x{}-{batch}", options.size),
+        options,
+        count,
+    )
+}
+
+/// `everyone-CLIENTSxBYTES`.
+fn everyone(clients: usize, count: u64) -> Cell {
+    let options = broadcast::Options {
+        publishers: clients,
+        is_everyone: true,
+        ..topic()
+    };
+    deliveries(
+        format!("everyone-{clients}x{}", options.size),
+        options,
+        count,
+    )
+}
+
+/// One publisher and nobody else.
+fn topic() -> broadcast::Options {
+    broadcast::Options {
+        subscribers: 0,
+        publishers: 1,
+        topics: 1,
+        size: 64,
+        batch: 1,
+        asking: Asking::InFlight(1),
+        stalled: 0,
+        is_everyone: false,
+        dialect: Dialect::Raw,
+        check: Check::Sample,
+        bystanders: broadcast::Bystanders::default(),
+    }
+}
+
+fn deliveries(name: String, options: broadcast::Options, count: u64) -> Cell {
     Cell {
-        name: format!("broadcast-{subscribers}x{SIZE}-{batch}"),
-        load: Load::Broadcast(broadcast::Options {
-            subscribers,
-            publishers: 1,
-            topics: 1,
-            size: SIZE,
-            batch,
-            asking: Asking::InFlight(1),
-            stalled: 0,
-            is_everyone: false,
-            dialect: Dialect::Raw,
-            check: Check::Sample,
-        }),
+        name,
+        load: Load::Broadcast(options),
         path: "/t/{topic}".to_owned(),
         one: "delivery",
         key: "deliveries",

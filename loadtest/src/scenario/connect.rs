@@ -1,7 +1,6 @@
 //! Connection storm: connect, opening handshake and reset, over and over on a number of connections at a time,
 //! or all at once and held.
 
-use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use mio::event::Event as Readiness;
@@ -12,6 +11,7 @@ use crate::client::{Client, Fault, PATIENCE, Shared, require_server};
 use crate::failure::{Error, Failure};
 use crate::outcome::{Counted, Outcome, Recorded};
 use crate::target;
+use crate::wait::wait;
 use crate::worker::{Job, Line, Run, Step, Until};
 
 /// What storm to make.
@@ -172,12 +172,7 @@ impl Openings {
             due if due.is_zero() || self.waiting.is_empty() => left,
             due => left.min(due),
         };
-        match self.poll.poll(events, Some(timeout)) {
-            Err(error) if error.kind() != ErrorKind::Interrupted => {
-                return Err(Error::local("epoll")(error));
-            }
-            _ => {}
-        }
+        wait(&mut self.poll, events, timeout)?;
         for readiness in events.iter() {
             self.serve(readiness, run);
         }

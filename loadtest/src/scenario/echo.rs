@@ -19,7 +19,7 @@ use rustix::net::RecvFlags;
 use serde::{Deserialize, Serialize};
 use stentor::protocol::Event;
 
-use crate::client::{Client, Fault, Shared, require_server};
+use crate::client::{Client, Fault, Shared, Width, require_server};
 use crate::cycle::Cycle;
 use crate::dial::{Dialer, Wanted};
 use crate::failure::{Error, Failure, Failures};
@@ -30,6 +30,7 @@ use crate::payload::{Kind, Sizes};
 use crate::report::{Figure, Unit};
 use crate::timer::Timer;
 use crate::units::float;
+use crate::wait::wait;
 use crate::worker::{Job, Line, Run, Said, Step, Until};
 
 /// What load to make.
@@ -175,6 +176,7 @@ impl Load {
             places: 0..count,
             first,
             path: &|_| job.target.path.clone(),
+            width: &|_| Width::Normal,
             may_speak_first: false,
         };
         dialer.open(wanted, |open| {
@@ -289,12 +291,7 @@ impl Load {
             Some(schedule) if self.is_asking => schedule.timer.arm(schedule.next, timeout)?,
             _ => timeout,
         };
-        match self.poll.poll(events, Some(timeout)) {
-            Err(error) if error.kind() != ErrorKind::Interrupted => {
-                return Err(Error::local("epoll")(error));
-            }
-            _ => {}
-        }
+        wait(&mut self.poll, events, timeout)?;
         if self.is_asking {
             self.ask_on_schedule(run);
         }

@@ -1,13 +1,12 @@
 //! Idle load: what connections cost while they do nothing: memory, and CPU for the Pings that keep them.
 
-use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll};
 use serde::{Deserialize, Serialize};
 use stentor::protocol::Event;
 
-use crate::client::{Client, Fault, Shared, require_server};
+use crate::client::{Client, Fault, Shared, Width, require_server};
 use crate::dial::{Dialer, Wanted};
 use crate::failure::{Error, Failure, Failures};
 use crate::kernel::SocketMemory;
@@ -16,6 +15,7 @@ use crate::payload::Kind;
 use crate::process::Memory;
 use crate::report::{Figure, Unit};
 use crate::units::float;
+use crate::wait::wait;
 use crate::worker::{Job, Line, Run, Said, Step};
 
 /// What connections to hold.
@@ -129,6 +129,7 @@ impl<'j> Held<'j> {
             places: from..count,
             first,
             path: &|_| self.job.target.path.clone(),
+            width: &|_| Width::Normal,
             may_speak_first: true,
         };
         dialer.open(wanted, |open| {
@@ -155,9 +156,7 @@ impl<'j> Held<'j> {
         let mut events = Events::with_capacity(1024);
         let deadline = Instant::now() + ECHO_PATIENCE;
         while waiting > 0 && Instant::now() < deadline {
-            self.poll
-                .poll(&mut events, Some(ECHO_PATIENCE))
-                .or_else(interrupted)?;
+            wait(&mut self.poll, &mut events, ECHO_PATIENCE)?;
             for readiness in &events {
                 let mut answers = 0;
                 let lives = self.with(readiness.token().0, |client, shared| {
@@ -228,7 +227,7 @@ impl<'j> Held<'j> {
         events: &mut Events,
         run: &mut Run<'_, '_>,
     ) -> Result<(), Error> {
-        self.poll.poll(events, Some(timeout)).or_else(interrupted)?;
+        wait(&mut self.poll, events, timeout)?;
         for readiness in events.iter() {
             let mut pings = 0;
             self.with(readiness.token().0, |client, shared| {
@@ -285,14 +284,6 @@ impl Weight {
             figures.push(each("kernel/conn", "kernel_slab_bytes", before, after));
         }
         figures
-    }
-}
-
-fn interrupted(error: std::io::Error) -> Result<(), Error> {
-    if error.kind() == ErrorKind::Interrupted {
-        Ok(())
-    } else {
-        Err(Error::local("epoll")(error))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind, Read as _, Write as _};
 
 use loadtest::handshake;
+use loadtest::mid_page::MidPage;
 use loadtest::outgoing::Outgoing;
 use mio::event::Event;
 use mio::net::TcpStream;
@@ -43,7 +44,7 @@ pub(crate) enum Drained {
 pub(crate) struct Shared {
     pub(crate) work: Work,
     pub(crate) drained: Drained,
-    pub(crate) buffer: Box<[u8]>,
+    pub(crate) buffer: MidPage,
     /// Bytes that this turn's messages put out to everyone.
     pub(crate) fanned_out: usize,
 }
@@ -53,7 +54,7 @@ pub(crate) struct Peer {
     trigger: Trigger,
     phase: Phase,
     /// To receive into instead of the buffer that all share.
-    own_buffer: Option<Box<[u8]>>,
+    own_buffer: Option<MidPage>,
     /// The socket may hold bytes that were not received yet.
     has_input: bool,
     /// The peer will send nothing more: the end of the stream is yet to be read.
@@ -77,7 +78,7 @@ impl From<io::Error> for Over {
 }
 
 impl Peer {
-    pub(crate) fn new(stream: TcpStream, trigger: Trigger, own_buffer: Option<Box<[u8]>>) -> Self {
+    pub(crate) fn new(stream: TcpStream, trigger: Trigger, own_buffer: Option<MidPage>) -> Self {
         Peer {
             stream,
             trigger,

@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind};
 use std::net::TcpListener as StdListener;
 
 use loadtest::handshake;
+use loadtest::mid_page::MidPage;
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
@@ -58,7 +59,7 @@ impl Program {
                 } else {
                     Drained::ByShortReceive
                 },
-                buffer: vec![0; socketing.buffer.0.max(handshake::MAX_HEAD)].into_boxed_slice(),
+                buffer: MidPage::new(socketing.buffer.0.max(handshake::MAX_HEAD)),
                 fanned_out: 0,
             },
             received: Vec::new(),
@@ -119,7 +120,7 @@ impl Program {
         let own_buffer = self
             .variant
             .own_buffer
-            .then(|| vec![0; self.own_buffer].into_boxed_slice());
+            .then(|| MidPage::new(self.own_buffer));
         entry.insert(Peer::new(stream, trigger, own_buffer));
         Ok(())
     }

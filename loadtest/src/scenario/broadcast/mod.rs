@@ -7,6 +7,7 @@
 //!
 //! The clock of latencies is `CLOCK_MONOTONIC`, which all processes of a machine share.
 
+mod bystanders;
 mod log;
 mod member;
 mod nats;
@@ -24,12 +25,13 @@ use mio::{Events, Poll, Token};
 use rustix::net::RecvFlags;
 use stentor::protocol::Event;
 
+pub use self::bystanders::{Bystanders, PER_SECOND};
 use self::member::{Board, Intake, Member, Publisher};
 pub use self::options::{Dialect, Options, SMALLEST, TOPIC};
 use self::schedule::Schedule;
 use super::echo::{Asking, Check};
 use super::stamp::{Stamp, now};
-use crate::client::{Client, Fault, PATIENCE, Shared, require_server};
+use crate::client::{Client, Fault, PATIENCE, Shared, Width, require_server};
 use crate::dial::{Dialer, Wanted};
 use crate::failure::{Error, Failure, Failures};
 use crate::frame;
@@ -37,6 +39,7 @@ use crate::latency::Latencies;
 use crate::outcome::{Counted, Outcome, Recorded};
 use crate::report::{Figure, Unit};
 use crate::units::float;
+use crate::wait::wait;
 use crate::worker::{Job, Line, Run, Said, Step, Until};
 
 /// A server may still be subscribing a connection whose handshake it has answered.
@@ -55,20 +58,30 @@ const LOST_AFTER: Duration = Duration::from_secs(1);
 /// If there is no server, or a connection cannot even be opened.
 pub fn run(options: &Options, job: &Job, line: &mut Line<'_>) -> Result<Outcome, Error> {
     let mut load = Load::open(options, job, line)?;
+    let bystanders = bystanders::Waiting::open(options, job, line, load.open_members())?;
     std::thread::sleep(SETTLING);
     line.wait_for_all()?;
     let mut run = Run::begin(job, line, std::mem::take(&mut load.failures));
     let mut events = Events::with_capacity(1024);
+    let bystanders = bystanders.map(bystanders::Waiting::start);
     load.start();
     loop {
         match run.step()? {
             Step::Continue(left) => load.turn(left, &mut events, &mut run)?,
-            Step::Counting => load.start_counting(),
+            Step::Counting => {
+                load.start_counting();
+                if let Some(bystanders) = &bystanders {
+                    bystanders.start_counting();
+                }
+            }
             Step::Over => break,
         }
         if load.members.iter().all(Option::is_none) {
             break;
         }
+    }
+    if let Some(bystanders) = &bystanders {
+        bystanders.stop();
     }
     // Where the count ends the run, all that was sent is part of it.
     let (deliveries, messages, (used, latencies)) = if matches!(job.until, Until::Counted(_)) {
@@ -81,13 +94,21 @@ pub fn run(options: &Options, job: &Job, line: &mut Line<'_>) -> Result<Outcome,
     };
     load.count_missing(&mut run);
     load.wake_stalled(&mut events)?;
+    let mut counted = vec![
+        Counted::new("deliveries", "delivery", deliveries),
+        Counted::new("messages", "message", messages),
+    ];
+    let mut latencies = load.latencies(&latencies);
+    if let Some(bystanders) = bystanders {
+        let found = bystanders.join()?;
+        counted.push(found.counted());
+        latencies.extend(found.latencies());
+        run.failures.merge(found.failures);
+    }
     Ok(Outcome {
-        counted: vec![
-            Counted::new("deliveries", "delivery", deliveries),
-            Counted::new("messages", "message", messages),
-        ],
+        counted,
         measured: load.figures(),
-        latencies: load.latencies(&latencies),
+        latencies,
         last_seen: (load.board.reached)
             .seen(|publisher| options.readers_of(publisher % options.topics)),
         used,
@@ -118,6 +139,8 @@ struct Load<'o> {
     stalled_closed: u64,
     receives: u64,
     turns: u64,
+    /// Messages that came before counting began.
+    delivered_before: u64,
     failures: Failures,
 }
 
@@ -148,12 +171,19 @@ impl<'o> Load<'o> {
             stalled_closed: 0,
             receives: 0,
             turns: 0,
+            delivered_before: 0,
             failures: Failures::default(),
         };
         let wanted = Wanted {
             places: 0..publishers + subscribers,
             first: first_publisher + first_subscriber,
             path: &|place| path(&job.target.path, topic(place)),
+            width: &|place| match place.checked_sub(publishers) {
+                Some(subscriber) if options.is_stalled(first_subscriber + subscriber) => {
+                    Width::Narrow
+                }
+                _ => Width::Normal,
+            },
             may_speak_first: options.dialect == Dialect::Nats,
         };
         for (place, client) in load.dial(wanted, line)?.into_iter().enumerate() {
@@ -239,6 +269,10 @@ impl<'o> Load<'o> {
         Ok(())
     }
 
+    fn open_members(&self) -> usize {
+        self.members.iter().flatten().count()
+    }
+
     /// Does something with a member before the run, and buries it if that fails.
     fn attempt(
         &mut self,
@@ -283,6 +317,7 @@ impl<'o> Load<'o> {
 
     fn start_counting(&mut self) {
         (self.receives, self.turns, self.published) = (0, 0, 0);
+        self.delivered_before = self.delivered();
         self.board.reached.start(now());
         if let Some(schedule) = &mut self.schedule {
             schedule.lag.clear();
@@ -654,12 +689,12 @@ impl<'o> Load<'o> {
 
     fn figures(&self) -> Vec<Figure> {
         let batching = float(self.receives) / float(self.turns.max(1));
-        let mut figures = vec![Figure::new(
-            "receives_per_turn",
-            "batching",
-            batching,
-            Unit::Ratio,
-        )];
+        let delivered = self.delivered() - self.delivered_before;
+        let gathered = float(delivered) / float(self.receives.max(1));
+        let mut figures = vec![
+            Figure::new("receives_per_turn", "batching", batching, Unit::Ratio),
+            Figure::new("messages_per_receive", "gathered", gathered, Unit::Ratio),
+        ];
         if self.options.stalled > 0 {
             // The report has the mean of all processes, which is then their sum.
             let closed = float(self.stalled_closed) * float(self.job.processes as u64);
@@ -671,6 +706,11 @@ impl<'o> Load<'o> {
             ));
         }
         figures
+    }
+
+    /// Messages that came to members of this process.
+    fn delivered(&self) -> u64 {
+        self.board.delivered.iter().sum()
     }
 
     fn latencies(&self, recorded: &Latencies) -> Vec<Recorded> {
@@ -691,13 +731,6 @@ fn path(template: &str, topic: usize) -> String {
 
 fn subject(topic: usize) -> String {
     format!("t{topic}")
-}
-
-fn wait(poll: &mut Poll, events: &mut Events, timeout: Duration) -> Result<(), Error> {
-    match poll.poll(events, Some(timeout)) {
-        Err(error) if error.kind() != ErrorKind::Interrupted => Err(Error::local("epoll")(error)),
-        _ => Ok(()),
-    }
 }
 
 /// The header of a server's frame of that size.

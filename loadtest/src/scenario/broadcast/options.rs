@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::nats;
+use super::{Bystanders, nats};
 use crate::scenario::echo::{Asking, Check};
 use crate::scenario::stamp::Stamp;
 use crate::units::ByteSize;
@@ -30,6 +30,8 @@ pub struct Options {
     pub dialect: Dialect,
     /// How closely messages are looked at.
     pub check: Check,
+    /// Connections beside the broadcast, whose latency is told apart.
+    pub bystanders: Bystanders,
 }
 
 /// What is spoken over WebSocket.
@@ -77,12 +79,23 @@ impl Options {
             Asking::InFlight(count) => format!("{count} in flight each"),
             Asking::PerSecond(rate) => format!("{rate} messages/s in all"),
         };
+        let bystanders = match self.bystanders {
+            Bystanders { count: 0, .. } => String::new(),
+            Bystanders { count, per_second } => {
+                format!("; {count} bystanders, {per_second} messages/s each")
+            }
+        };
         let (size, batch) = (ByteSize(self.size), self.batch);
-        format!("{who}{stalled}, {topics}, {size} in batches of {batch}, {asking}")
+        format!("{who}{stalled}, {topics}, {size} in batches of {batch}, {asking}{bystanders}")
     }
 
     /// How many connections there are.
     pub fn connections(&self) -> usize {
+        self.members() + self.bystanders.count
+    }
+
+    /// How many of them are members of a topic that is published to.
+    pub(super) fn members(&self) -> usize {
         self.publishers + self.subscribers
     }
 

@@ -36,13 +36,19 @@ impl Schedule {
             return Ok(None);
         }
         let share = float(publishers as u64) / float(options.publishers as u64);
-        Ok(Some(Schedule {
+        let batches = rate * share / float(options.batch as u64);
+        Schedule::new(batches, poll).map(Some)
+    }
+
+    /// Of so many batches in a second.
+    pub(super) fn new(per_second: f64, poll: &Poll) -> Result<Self, Error> {
+        Ok(Schedule {
             timer: Timer::new(poll)?,
             start: now(),
-            between: 1e9 * float(options.batch as u64) / (rate * share),
+            between: 1e9 / per_second,
             batches: 0,
             lag: Latencies::default(),
-        }))
+        })
     }
 
     /// When the next batch should be sent.

@@ -12,8 +12,9 @@ use crate::failure::{Error, Failure};
 
 /// From now on nobody reads there, and nobody is woken by what comes: only by its end.
 ///
-/// The receive buffer stays as it is, which holds 64 KiB or so until somebody reads. From a smaller one nobody
-/// would see in the end what is behind it: TCP does not send into windows much smaller than its segments.
+/// Those who will stall are [`Width::Narrow`](crate::client::Width) from the beginning. Otherwise the kernel would take
+/// what a server sends them for seconds: 4 MiB each. A narrow receive buffer alone would not do, for TCP does not
+/// send into windows much smaller than its segments: nobody would see in the end what is behind it.
 pub(super) fn stall(client: &Client, token: Token, poll: &Poll) -> Result<(), Error> {
     listen(client, token, poll, Interest::WRITABLE)
 }

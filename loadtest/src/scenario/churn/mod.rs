@@ -5,7 +5,6 @@
 
 mod peer;
 
-use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use mio::event::Event as Readiness;
@@ -14,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use self::peer::{Peer, Phase, Progress, Received};
 use super::stamp::{Payloads, Stamp, now};
-use crate::client::{Client, Fault, Shared, require_server};
+use crate::client::{Client, Fault, Shared, Width, require_server};
 use crate::dial::{Dialer, Wanted};
 use crate::failure::{Error, Failure, Failures};
 use crate::latency::Latencies;
@@ -22,6 +21,7 @@ use crate::outcome::{Counted, Outcome, Recorded};
 use crate::target;
 use crate::timer::Timer;
 use crate::units::{ByteSize, float};
+use crate::wait::wait;
 use crate::worker::{Job, Line, Run, Said, Step};
 
 /// What churn to make.
@@ -274,6 +274,7 @@ impl<'o> Churn<'o> {
             places: 0..self.population,
             first: self.first,
             path: &|_| job.target.path.clone(),
+            width: &|_| Width::Normal,
             may_speak_first: false,
         };
         dialer.open(wanted, |open| {
@@ -329,12 +330,7 @@ impl<'o> Churn<'o> {
         events: &mut Events,
         run: &mut Run<'_, '_>,
     ) -> Result<(), Error> {
-        match self.poll.poll(events, Some(timeout)) {
-            Err(error) if error.kind() != ErrorKind::Interrupted => {
-                return Err(Error::local("epoll")(error));
-            }
-            _ => {}
-        }
+        wait(&mut self.poll, events, timeout)?;
         for readiness in events.iter() {
             self.serve(readiness, run);
         }
