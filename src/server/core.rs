@@ -92,6 +92,8 @@ pub(crate) struct Core<S> {
     pub(super) idempotency: Idempotency,
     /// Connections that lost messages and have room to hear of it.
     pub(crate) lossy: Vec<ConnectionId>,
+    /// Topics of few subscribers that were published to while a walk was under way.
+    pub(super) express: Vec<TopicId>,
     /// Publishers that wait until a walk is over.
     pub(super) throttled: Vec<ConnectionId>,
     /// How publications are written, by key as far as anybody has a form of the application's, and
@@ -220,6 +222,7 @@ impl<S> Core<S> {
             presence_events: VecDeque::new(),
             idempotency: Idempotency::default(),
             lossy: Vec::new(),
+            express: Vec::new(),
             throttled: Vec::new(),
             forms: Vec::new(),
             formed: 0,

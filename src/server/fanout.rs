@@ -27,6 +27,10 @@ use crate::topic::{
 /// What is published in a turn is sent before its end when it is this much.
 const FULL_BATCH: usize = 1 << 20;
 
+/// Subscribers that are served at once while a walk is under way: so few that the walk hardly
+/// notices.
+const FEW: usize = 64;
+
 /// When the output cap is reached, debtors go until this part of it is free again: looking for
 /// them goes through all connections.
 const CAP_SLACK: usize = 8;
@@ -231,6 +235,9 @@ impl<S> Core<S> {
                 source,
             };
             self.batch.push(item, &targets, self.now);
+            if count <= FEW && !self.walk.is_over() {
+                self.express.extend_from_slice(&targets);
+            }
             self.throttle(by);
         }
         self.targets = targets;
@@ -356,14 +363,27 @@ impl<S> Core<S> {
         while self.is_publishing() {
             if self.walk.is_over() {
                 self.walk.begin(&mut self.batch, &self.topics);
+                self.express.clear();
                 self.release_throttled();
             }
             self.walk_on(&mut budget);
             if !self.walk.is_over() {
-                return;
+                return self.flush_express();
             }
             self.finish_walk();
         }
+    }
+
+    /// What was published to few does not wait until a walk to many is over: they are settled.
+    fn flush_express(&mut self) {
+        let mut topics = std::mem::take(&mut self.express);
+        for topic in topics.drain(..) {
+            // Settling may close the connection, and with that end its subscriptions.
+            for member in self.topics.subscribers(topic).to_vec() {
+                self.settle(member as usize);
+            }
+        }
+        self.express = topics;
     }
 
     fn walk_on(&mut self, budget: &mut Budget) {
@@ -729,6 +749,9 @@ impl<S> Core<S> {
     /// The connections whose losses can be told, with what they lost.
     pub(crate) fn take_lossy(&mut self) -> Vec<(ConnectionId, Lost)> {
         let mut told = Vec::new();
+        if self.lossy.is_empty() {
+            return told;
+        }
         for id in std::mem::take(&mut self.lossy) {
             if let Some(key) = self.key(id)
                 && let Some(work) = &mut self.peers[key].work

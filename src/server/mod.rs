@@ -406,11 +406,7 @@ impl<H: Handler> Server<H> {
             self.handler
                 .presence(&mut Context::new(&mut self.core, None), &event);
         }
-        let told = match self.core.lossy.is_empty() {
-            true => Vec::new(),
-            false => self.core.take_lossy(),
-        };
-        for (id, lost) in told {
+        for (id, lost) in self.core.take_lossy() {
             if let Some(key) = self.core.key(id)
                 && self.core.peers[key].state.is_some()
             {

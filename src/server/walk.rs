@@ -1,6 +1,7 @@
 //! The way of a batch to its subscribers: each gets one send, and the walk pauses where others
 //! would have to wait too long for their turn.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use super::publication::Form;
@@ -215,6 +216,8 @@ struct Audience {
     /// The touched topics of each group, by their slots, as a chain: one slot more than another
     /// group. Group 0 has none and is the end of every chain.
     groups: Vec<(u32, u32)>,
+    /// How many members each group has.
+    sizes: Vec<u32>,
     /// The group that results when a topic is added to a group.
     next: HashMap<(u32, u32), u32>,
 }
@@ -233,8 +236,17 @@ impl Audience {
             }
         }
         let marks = &self.marks;
-        self.members
-            .sort_unstable_by_key(|&member| marks[member as usize].1);
+        let sizes = &mut self.sizes;
+        sizes.clear();
+        sizes.resize(self.groups.len(), 0);
+        for &member in &self.members {
+            sizes[marks[member as usize].1 as usize] += 1;
+        }
+        // Served from the end: few do not wait for many.
+        self.members.sort_unstable_by_key(|&member| {
+            let group = marks[member as usize].1;
+            (Reverse(sizes[group as usize]), group)
+        });
     }
 
     fn add(&mut self, member: u32, slot: u32) {
