@@ -114,6 +114,9 @@ impl Config {
         if self.limits.accept_budget == 0 {
             return wrong("accept-budget", "is 0; nobody could connect");
         }
+        if self.limits.walk_sends == 0 {
+            return wrong("walk-sends", "is 0; no subscriber would get anything");
+        }
         if self.limits.max_commands == 0 {
             return wrong("max-commands", "is 0; no thread could say anything");
         }
@@ -165,6 +168,9 @@ pub struct Limits {
     pub read_budget: usize,
     /// Connections accepted in one turn before the others are served; default 64.
     pub accept_budget: usize,
+    /// Subscribers that are sent to in one turn before others are read from; default 512, which
+    /// takes one or two milliseconds. The rest of them have their turn in the next ones.
+    pub walk_sends: usize,
     /// The buffer that all connections of a loop receive into; default 128 KiB: it stays in the
     /// second-level cache, and larger ones measured no better (docs/BENCHMARKS.md).
     pub receive_buffer: usize,
@@ -194,6 +200,7 @@ impl Default for Limits {
             outbox_hard: 1 << 20,
             read_budget: 256 << 10,
             accept_budget: 64,
+            walk_sends: 512,
             receive_buffer: 128 << 10,
             max_topics: 1_000_000,
             max_topics_per_connection: 128,
@@ -408,6 +415,9 @@ mod tests {
         let mut config = good.clone();
         config.limits.outbox_soft = config.limits.outbox_hard + 1;
         assert_eq!(config.check().unwrap_err().key(), "outbox-soft");
+        let mut config = good.clone();
+        config.limits.walk_sends = 0;
+        assert_eq!(config.check().unwrap_err().key(), "walk-sends");
         let mut config = good.clone();
         config.timeouts.close = Duration::ZERO;
         assert_eq!(config.check().unwrap_err().key(), "close-timeout");

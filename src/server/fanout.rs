@@ -359,7 +359,7 @@ impl<S> Core<S> {
     /// Sends what was published: one send per subscriber for all of it, and as many as a turn has
     /// time for.
     pub(crate) fn flush_topics(&mut self) {
-        let mut budget = Budget::TURN;
+        let mut budget = Budget::of_turn(self.limits.walk_sends);
         while self.is_publishing() {
             if self.walk.is_over() {
                 self.walk.begin(&mut self.batch, &self.topics);

@@ -8,9 +8,8 @@ use super::publication::Form;
 use super::publish::{Batch, Encode, Parts};
 use crate::topic::TopicTable;
 
-/// Sends of one turn, and the bytes that they offer to the kernel, after which the walk pauses:
-/// one or two milliseconds.
-const SENDS: usize = 512;
+/// The bytes that the sends of one turn offer to the kernel, after which the walk pauses as it does
+/// after `walk_sends` of them: one or two milliseconds.
 const BYTES: usize = 4 << 20;
 
 /// How far a walk may go in this turn.
@@ -22,10 +21,12 @@ pub(crate) struct Budget {
 
 impl Budget {
     /// What one turn spends.
-    pub(crate) const TURN: Self = Self {
-        sends: SENDS,
-        bytes: BYTES,
-    };
+    pub(crate) fn of_turn(sends: usize) -> Self {
+        Self {
+            sends,
+            bytes: BYTES,
+        }
+    }
 
     pub(crate) fn spend(&mut self, bytes: usize) {
         self.sends = self.sends.saturating_sub(1);
