@@ -13,6 +13,7 @@ mod handle;
 mod http;
 mod lifecycle;
 mod listen;
+mod policies;
 mod process;
 #[cfg(feature = "program")]
 mod program;

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef, Socket, Type};
 use stentor::{
-    Closed, Config, ConnectionId, Context, Endpoint, Fault, Handle, Handler, Message, Server,
+    Closed, Config, ConnectionId, Context, Endpoint, Fault, Handle, Handler, Lost, Message,
+    PresenceEvent, Server,
 };
 
 /// No test waits longer for anything: far above what a loaded machine takes, far below a timeout
@@ -320,6 +321,9 @@ pub(crate) struct App {
     pub(crate) drained: Vec<ConnectionId>,
     pub(crate) messages: usize,
     pub(crate) faults: Vec<String>,
+    /// In the order of telling.
+    pub(crate) lost: Vec<(ConnectionId, Lost)>,
+    pub(crate) presence: Vec<PresenceEvent>,
 }
 
 /// What `close` was told.
@@ -387,6 +391,14 @@ impl Handler for App {
         if let Some(act) = &mut self.on_drain {
             act(ctx);
         }
+    }
+
+    fn lost(&mut self, ctx: &mut Ctx<'_>, lost: Lost) {
+        self.lost.push((ctx.id(), lost));
+    }
+
+    fn presence(&mut self, _: &mut Ctx<'_>, event: &PresenceEvent) {
+        self.presence.push(event.clone());
     }
 
     fn close(&mut self, ctx: &mut Ctx<'_>, closed: Closed<'_>) {

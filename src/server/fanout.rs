@@ -306,6 +306,9 @@ impl<S> Core<S> {
             return;
         }
         let mut batch = std::mem::take(&mut self.batch);
+        if batch.is_droppable() {
+            self.offer(key);
+        }
         if batch.is_droppable() && self.peers[key].has_output() {
             let parts = batch.gather_copy(form, &entries);
             self.queue_messages(key, &batch, &entries, &parts, 0);
@@ -440,9 +443,14 @@ impl<S> Core<S> {
         if range.is_empty() {
             return;
         }
+        if batch.is_droppable() {
+            self.offer(key);
+        }
         let peer = &self.peers[key];
         let mut taken = 0;
-        if !peer.has_output() {
+        if peer.stage == Stage::Gone {
+            return;
+        } else if !peer.has_output() {
             match peer.transport.send(&parts.bytes[range.clone()]) {
                 Ok(count) => taken = count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -473,6 +481,17 @@ impl<S> Core<S> {
         self.pressure(key);
     }
 
+    /// Writes what has not been offered to the socket yet: only what it does not take makes a
+    /// reader slow.
+    fn offer(&mut self, key: usize) {
+        if let Some(work) = &self.peers[key].work
+            && !work.outbox.is_empty()
+            && !work.outbox.is_stalled()
+        {
+            self.flush(key);
+        }
+    }
+
     /// Queues messages one by one, each by the policy of its topic; `taken` bytes of them are
     /// already out.
     fn queue_messages(
@@ -486,7 +505,7 @@ impl<S> Core<S> {
         parts.bytes.lend(&self.lent);
         let form = self.form_of(key);
         let (mut start, out) = (parts.range.start, parts.range.start + taken);
-        for &index in entries {
+        for (number, &index) in entries.iter().enumerate() {
             let end = start + batch.len_of(form, index);
             let (from, is_begun) = (start.max(out), start < out);
             start = end;
@@ -496,7 +515,7 @@ impl<S> Core<S> {
             }
             let entry = batch.entry(index);
             if !self.queue_message(key, entry, parts, from..end, is_begun) {
-                return;
+                return self.close_slow(key, (entries.len() - number) as u64);
             }
         }
         if !self.peers[key].has_output() {
@@ -505,7 +524,8 @@ impl<S> Core<S> {
         }
     }
 
-    /// Queues one message, or what is left of it; `false` if the connection is closed instead.
+    /// Queues one message, or what is left of it; `false` if the connection has to be closed
+    /// instead.
     fn queue_message(
         &mut self,
         key: usize,
@@ -515,6 +535,7 @@ impl<S> Core<S> {
         is_begun: bool,
     ) -> bool {
         let now = self.deadlines.now();
+        let hard = self.limits.outbox_hard;
         let options = self.topic_options.get(entry.namespace);
         let (policy, mark, age) = (options.slow, options.max_queued, options.max_age);
         let namespace = entry.namespace.number();
@@ -534,9 +555,8 @@ impl<S> Core<S> {
         match policy {
             _ if is_begun => {}
             SlowPolicy::Disconnect => {
-                if is_full(work.outbox.cost()) {
+                if work.outbox.queued() > hard {
                     self.count_lost(key, lost);
-                    self.close_slow(key, 1);
                     return false;
                 }
             }
@@ -559,13 +579,7 @@ impl<S> Core<S> {
         } else {
             lost.newest += 1;
         }
-        // A queue of nothing but what must not be dropped is over its limit as everywhere else.
-        let is_over = self.peers[key].queued() > self.limits.outbox_hard.max(mark);
         self.count_lost(key, lost);
-        if is_over && !is_begun {
-            self.close_slow(key, 0);
-            return false;
-        }
         true
     }
 
@@ -606,6 +620,12 @@ impl<S> Core<S> {
         let cap = self.limits.max_output;
         if self.output_memory() <= cap {
             return;
+        }
+        // What waited for those that have ended in this turn is free already.
+        for index in 0..self.ended.len() {
+            let (key, _) = self.ended[index];
+            self.stats.bytes_unsent += self.peers[key].queued() as u64;
+            self.forget_output(key);
         }
         let mut debtors: Vec<(usize, usize)> = self
             .peers
@@ -753,15 +773,16 @@ impl<S> Core<S> {
             return told;
         }
         for id in std::mem::take(&mut self.lossy) {
-            if let Some(key) = self.key(id)
-                && let Some(work) = &mut self.peers[key].work
-            {
-                let lost = std::mem::take(&mut work.lost);
-                if lost != Lost::default() {
-                    told.push((id, lost));
-                }
-                self.release_idle_work(key);
+            let Some(key) = self.key(id) else { continue };
+            let Some(work) = &mut self.peers[key].work else {
+                continue;
+            };
+            // It may be on the list twice.
+            let lost = std::mem::take(&mut work.lost);
+            if lost != Lost::default() {
+                told.push((id, lost));
             }
+            self.release_idle_work(key);
         }
         told
     }
