@@ -69,7 +69,7 @@ pub trait Handler: Sized {
     fn drain(&mut self, ctx: &mut Context<'_, Self::State>) {}
 
     /// Messages to a connection were dropped by the policy of their topics
-    /// ([`TopicOptions::slow`](crate::TopicOptions)), and it has room again to be told so.
+    /// ([`TopicOptions::slow`](crate::TopicOptions)), and it has room again to be told so, or ends.
     fn lost(&mut self, ctx: &mut Context<'_, Self::State>, lost: Lost) {}
 
     /// A connection has joined or left a topic of which a presence is kept.
