@@ -35,6 +35,39 @@ const FEW: usize = 64;
 /// them goes through all connections.
 const CAP_SLACK: usize = 8;
 
+/// A message that is being published.
+struct Draft<'d> {
+    name: &'d str,
+    namespace: NamespaceId,
+    message: Message<'d>,
+    options: &'d PublishOptions,
+    position: Option<Position>,
+}
+
+impl Draft<'_> {
+    fn meta(&self) -> Meta {
+        Meta {
+            kind: self.message.kind(),
+            tags: self.tags(),
+        }
+    }
+
+    fn source(&self) -> Source {
+        Source {
+            topic: self.name.into(),
+            kind: self.message.kind(),
+            payload_len: self.message.payload().len(),
+            position: self.position,
+            tags: self.tags(),
+        }
+    }
+
+    fn tags(&self) -> Option<Tags> {
+        let tags = self.options.tags.as_slice();
+        (!tags.is_empty()).then(|| tags.into())
+    }
+}
+
 impl<S> Core<S> {
     // ---- subscriptions ----
 
@@ -119,33 +152,37 @@ impl<S> Core<S> {
     ) -> Result<Published, PublishError> {
         self.stats.published += 1;
         let known = self.topics.id(name);
-        let namespace = match known {
-            Some(topic) => self.topics.namespace(topic),
-            None if self.topics.pattern_count() == 0 && !self.keeps_history => {
-                return Ok(Published::TO_NOBODY);
-            }
-            None => {
-                TopicTable::check_name(name).map_err(|_| PublishError::BadName)?;
-                self.topic_options.id_of(name)
-            }
-        };
+        let nobody_cares = self.topics.pattern_count() == 0 && !self.keeps_history;
+        if known.is_none() && nobody_cares && options.idempotency_key.is_none() {
+            return Ok(Published::TO_NOBODY);
+        }
         let may_be_pattern = self.topics.pattern_count() > 0 || known.is_none();
         if may_be_pattern && TopicTable::is_pattern(name) {
             return Err(PublishError::Pattern);
         }
+        let namespace = if let Some(topic) = known {
+            self.topics.namespace(topic)
+        } else {
+            TopicTable::check_name(name).map_err(|_| PublishError::BadName)?;
+            self.topic_options.id_of(name)
+        };
         if let Some(key) = &options.idempotency_key
             && let Some(published) = self.idempotency.get(name, key, self.now)
         {
             self.stats.repeated += 1;
             return Ok(published);
         }
-        let tags = || -> Option<Tags> {
-            (!options.tags.is_empty()).then(|| options.tags.as_slice().into())
+        let mut draft = Draft {
+            name,
+            namespace,
+            message,
+            options,
+            position: None,
         };
-        let position = self.keep(name, namespace, message, tags, options);
+        draft.position = self.keep(&draft);
         let published = Published {
-            subscribers: self.hand_out(name, known, namespace, message, by, position, options),
-            position,
+            subscribers: self.hand_out(&draft, known, by),
+            position: draft.position,
         };
         if let Some(key) = &options.idempotency_key {
             let until = super::timer::after(self.now, self.idempotency_window);
@@ -155,86 +192,45 @@ impl<S> Core<S> {
     }
 
     /// Enters a message in the history of its topic, if there is one.
-    fn keep(
-        &mut self,
-        name: &str,
-        namespace: NamespaceId,
-        message: Message<'_>,
-        tags: impl FnOnce() -> Option<Tags>,
-        options: &PublishOptions,
-    ) -> Option<Position> {
-        if !self.keeps_history || options.no_history {
+    fn keep(&mut self, draft: &Draft<'_>) -> Option<Position> {
+        if !self.keeps_history || draft.options.no_history {
             return None;
         }
-        let rules = self.topic_options.get(namespace).history_rules();
+        let rules = self.topic_options.get(draft.namespace).history_rules();
         if !rules.is_on() {
             return None;
         }
-        let meta = Meta {
-            kind: message.kind(),
-            tags: tags(),
-        };
-        let now = self.millis();
-        let position = self
-            .histories
-            .publish(name, rules, message.payload(), meta, now);
-        Some(position)
+        let (now, meta) = (self.millis(), draft.meta());
+        let payload = draft.message.payload();
+        Some(
+            self.histories
+                .publish(draft.name, rules, payload, meta, now),
+        )
     }
 
     /// Adds a message to the batch of the turn; answers to how many subscriptions it goes.
-    #[expect(clippy::too_many_arguments, reason = "one step of `publish`")]
-    fn hand_out(
-        &mut self,
-        name: &str,
-        known: Option<TopicId>,
-        namespace: NamespaceId,
-        message: Message<'_>,
-        by: Option<usize>,
-        position: Option<Position>,
-        options: &PublishOptions,
-    ) -> usize {
+    fn hand_out(&mut self, draft: &Draft<'_>, known: Option<TopicId>, by: Option<usize>) -> usize {
         let mut targets = std::mem::take(&mut self.targets);
         targets.clear();
-        match known {
-            Some(topic) => {
-                targets.push(topic);
-                targets.extend_from_slice(self.topics.patterns_of(topic));
-            }
-            None => self.topics.patterns_matching(name, &mut targets),
+        if let Some(topic) = known {
+            targets.push(topic);
+            targets.extend_from_slice(self.topics.patterns_of(topic));
+        } else {
+            self.topics.patterns_matching(draft.name, &mut targets);
         }
         let of = |topic: &TopicId| self.topics.subscribers(*topic).len();
         let mut count: usize = targets.iter().map(of).sum();
-        let publisher = by.map(|key| key as u32).filter(|_| options.to_others);
-        let except = publisher.filter(|&member| {
+        let mut except = None;
+        if let Some(key) = by.filter(|_| draft.options.to_others) {
+            let member = key as u32;
             let is_its = |topic: &&TopicId| self.topics.is_subscribed(member, **topic);
             let own = targets.iter().filter(is_its).count();
             count -= own;
-            own > 0
-        });
+            except = Some(member).filter(|_| own > 0);
+        }
         if count > 0 {
-            let policy = self.topic_options.get(namespace).slow;
-            let lane = match policy {
-                SlowPolicy::Latest => self.lanes.hash_one(name),
-                _ => 0,
-            };
-            let is_shared = position.is_some() && message.payload().len() >= SHARED;
-            let source = (self.formed > 0 || is_shared).then(|| {
-                let tags = &options.tags;
-                Box::new(Source {
-                    topic: name.into(),
-                    kind: message.kind(),
-                    payload_len: message.payload().len(),
-                    position,
-                    tags: (!tags.is_empty()).then(|| tags.as_slice().into()),
-                })
-            });
-            let item = Item {
-                message,
-                entry: Entry::new(namespace, lane, except),
-                is_droppable: policy != SlowPolicy::Disconnect,
-                source,
-            };
-            self.batch.push(item, &targets, self.now);
+            let item = self.item(draft, except);
+            self.batch.push(item, &targets, count, self.now);
             if count <= FEW && !self.walk.is_over() {
                 self.express.extend_from_slice(&targets);
             }
@@ -242,6 +238,21 @@ impl<S> Core<S> {
         }
         self.targets = targets;
         count
+    }
+
+    fn item<'d>(&self, draft: &Draft<'d>, except: Option<u32>) -> Item<'d> {
+        let policy = self.topic_options.get(draft.namespace).slow;
+        let lane = match policy {
+            SlowPolicy::Latest => self.lanes.hash_one(draft.name),
+            _ => 0,
+        };
+        let is_shared = draft.position.is_some() && draft.message.payload().len() >= SHARED;
+        Item {
+            message: draft.message,
+            entry: Entry::new(draft.namespace, lane, except),
+            is_droppable: policy != SlowPolicy::Disconnect,
+            source: (self.formed > 0 || is_shared).then(|| Box::new(draft.source())),
+        }
     }
 
     /// A batch that is full while the last one is still on its way: who fills it waits.
@@ -279,6 +290,16 @@ impl<S> Core<S> {
     #[inline]
     pub(crate) fn is_publishing(&self) -> bool {
         !self.batch.is_empty() || !self.walk.is_over()
+    }
+
+    /// Whether a batch is on its way.
+    pub(crate) fn is_walking(&self) -> bool {
+        !self.walk.is_over()
+    }
+
+    /// The most subscribers that a message of the batch has.
+    pub(crate) fn reached(&self) -> usize {
+        self.batch.reached()
     }
 
     /// Queues what was published for a connection so far, so that what is done next comes behind

@@ -61,6 +61,11 @@ const EVENTS: usize = 1024;
 /// Turns in a row that may put off looking at deadlines because more events are waiting.
 const UNSWEPT_TURNS: u32 = 32;
 
+/// Deliveries of one batch from which on a look for more to publish costs nothing beside them, and
+/// how often that is done in a turn.
+const WORTH_A_LOOK: usize = 64;
+const MORE_LOOKS: usize = 4;
+
 const WAKER: Token = Token(usize::MAX);
 
 /// Listeners are numbered down from here; tokens of connections stay below 2^63.
@@ -177,6 +182,7 @@ impl<H: Handler> Server<H> {
         self.carry_out_commands();
         self.accept();
         self.read();
+        self.read_more()?;
         self.run_timers();
         self.tell();
         self.core.flush_topics(); // One send per subscriber for all that was published.
@@ -387,6 +393,26 @@ impl<H: Handler> Server<H> {
                 self.core.flush_full_batch();
             }
         }
+    }
+
+    /// Before a walk to many begins, who has become readable meanwhile is read as well: what they
+    /// publish leaves in the same sends.
+    fn read_more(&mut self) -> io::Result<()> {
+        for _ in 0..MORE_LOOKS {
+            if self.core.is_walking() || self.core.reached() < WORTH_A_LOOK {
+                return Ok(());
+            }
+            match self.poll.poll(&mut self.events, Some(Duration::ZERO)) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
+                result => result?,
+            }
+            if self.events.is_empty() {
+                return Ok(());
+            }
+            self.accept();
+            self.read();
+        }
+        Ok(())
     }
 
     fn run_timers(&mut self) {

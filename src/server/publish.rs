@@ -43,6 +43,8 @@ pub(crate) struct Batch {
     excepted: HashSet<u32>,
     /// Some message may be dropped where a subscriber is slow.
     is_droppable: bool,
+    /// The most subscribers that one message has.
+    reached: usize,
     /// When the first message was published.
     began: Option<Instant>,
 }
@@ -152,10 +154,17 @@ impl Batch {
     }
 
     /// Adds a message for these topics.
-    pub(crate) fn push(&mut self, item: Item<'_>, topics: &[TopicId], now: Instant) {
+    pub(crate) fn push(
+        &mut self,
+        item: Item<'_>,
+        topics: &[TopicId],
+        subscribers: usize,
+        now: Instant,
+    ) {
         if self.is_empty() {
             self.begin_turn(now);
         }
+        self.reached = self.reached.max(subscribers);
         let message = item.message;
         self.encodings[Form::PLAIN.index()]
             .push(|bytes| write_unmasked_frame(message.kind().into(), message.payload(), bytes));
@@ -225,6 +234,11 @@ impl Batch {
     /// Whether messages may be dropped where a subscriber is slow.
     pub(crate) fn is_droppable(&self) -> bool {
         self.is_droppable
+    }
+
+    /// The most subscribers that one message has.
+    pub(crate) fn reached(&self) -> usize {
+        self.reached
     }
 
     /// When its first message was published.
@@ -431,6 +445,7 @@ impl Batch {
         self.cursors.clear();
         self.excepted.clear();
         self.is_droppable = false;
+        self.reached = 0;
         self.began = None;
     }
 }
