@@ -43,6 +43,8 @@ enum Plan {
     One,
     /// Each to two of [`TOPICS`]: the loop merges one batch for each pair.
     Two,
+    /// To the first of so many, which all have a subscriber.
+    Among(usize),
 }
 
 /// Subscribes whoever connects, and publishes when it is told.
@@ -59,6 +61,7 @@ impl Radio {
         let topics = match plan {
             Plan::One => 1,
             Plan::Two => TOPICS,
+            Plan::Among(topics) => topics,
         };
         Self {
             plan,
@@ -70,8 +73,12 @@ impl Radio {
 
     fn publish(&mut self, ctx: &mut Context<'_, ()>, batch: usize) {
         let start = Instant::now();
+        let topics = match self.plan {
+            Plan::Two => TOPICS,
+            Plan::One | Plan::Among(_) => 1,
+        };
         for index in 0..batch {
-            ctx.publish(&self.names[index % self.names.len()], &PAYLOAD);
+            ctx.publish(&self.names[index % topics], &PAYLOAD);
         }
         self.collecting = start.elapsed();
     }
@@ -79,7 +86,7 @@ impl Radio {
     /// How many of the messages of a batch each subscriber gets: the batch covers all topics evenly.
     fn share(&self, batch: usize) -> usize {
         match self.plan {
-            Plan::One => batch,
+            Plan::One | Plan::Among(_) => batch,
             Plan::Two => batch * 2 / TOPICS,
         }
     }
@@ -94,6 +101,7 @@ impl Handler for Radio {
         let topics = match self.plan {
             Plan::One => vec![0],
             Plan::Two => vec![number % TOPICS, (number + 1) % TOPICS],
+            Plan::Among(topics) => (0..topics).collect(),
         };
         for topic in topics {
             ctx.subscribe(&self.names[topic])
@@ -112,7 +120,8 @@ struct Audience {
 impl Audience {
     fn new(count: usize, plan: Plan) -> Self {
         let path = socket_path();
-        let config = Config::listen([Endpoint::Unix(path.clone())]);
+        let mut config = Config::listen([Endpoint::Unix(path.clone())]);
+        config.limits.max_topics_per_connection = usize::MAX;
         let mut server = Server::bind(config, Radio::new(plan)).expect("the path is free");
         let connect = |_| UnixStream::connect(&path).expect("the backlog has room");
         let mut subscribers: Vec<_> = (0..count).map(connect).collect();
@@ -246,9 +255,12 @@ fn sends(c: &mut Criterion) {
 fn collect(c: &mut Criterion) {
     let mut group = c.benchmark_group("publish/collect");
     group.throughput(Throughput::Elements(64));
-    for count in [1, 500] {
-        let mut audience = Audience::new(count, Plan::One);
-        group.bench_function(BenchmarkId::from_parameter(count), |b| {
+    let of_one = [1, 500].map(|count| (format!("{count}"), count, Plan::One));
+    let among = [1000, 1_000_000]
+        .map(|topics| (format!("1, among {topics} topics"), 1, Plan::Among(topics)));
+    for (name, count, plan) in of_one.into_iter().chain(among) {
+        let mut audience = Audience::new(count, plan);
+        group.bench_function(name, |b| {
             b.iter_custom(|times| {
                 let batches = (0..times).map(|_| {
                     audience.publish(64);
