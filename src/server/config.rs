@@ -108,6 +108,10 @@ impl Config {
                 "no address is given; 127.0.0.1:9001 is a good first one",
             );
         }
+        // Each connection keeps the number of its listener in a byte.
+        if self.listen.len() > 256 {
+            return wrong("listen", "more than 256 addresses are given");
+        }
         if self.limits.max_connections == 0 {
             return wrong("max-connections", "is 0; nobody could connect");
         }
