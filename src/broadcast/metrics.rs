@@ -3,7 +3,6 @@
 //! Every name begins with `stentor_`, units are base units, and labels have few values: what a
 //! client chooses, such as the name of a topic, is none. A number more is a line more in
 //! [`Numbers::encode`].
-#![expect(dead_code, reason = "the path that answers with it is not there yet")]
 
 use std::fmt;
 
