@@ -34,7 +34,7 @@ pub(super) fn subscribed(
     position: Option<&Position>,
     recovered: Option<bool>,
 ) -> String {
-    line(&Subscribed {
+    line(&Greeting {
         subscribed: topic,
         epoch: position.map(|position| position.epoch.as_str()),
         offset: position.map(|position| position.offset),
@@ -63,7 +63,7 @@ struct Header<'a> {
 }
 
 #[derive(Serialize)]
-struct Subscribed<'a> {
+struct Greeting<'a> {
     subscribed: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     epoch: Option<&'a str>,

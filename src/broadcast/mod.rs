@@ -30,7 +30,7 @@ use stentor::protocol::http::{Request, Response};
 use stentor::topic::TopicTable;
 use stentor::{
     Accept, CloseCode, Closed, Context, Form, Handler, Lost, Message, Output, PresenceEvent,
-    Publication,
+    Publication, PublishError,
 };
 
 use self::overview::Overview;
@@ -179,6 +179,10 @@ impl Broadcast {
         if !self.rules.may_publish(topic) {
             return Err(Response::new(403).text("Publishing is not allowed here.\n"));
         }
+        if TopicTable::is_pattern(topic) {
+            let problem = PublishError::Pattern.to_string();
+            return Err(post::bad(&problem));
+        }
         post::publish(ctx, topic, request)
     }
 
@@ -189,7 +193,11 @@ impl Broadcast {
         request: &Request<'_>,
     ) -> Result<Response, Response> {
         self.rules.origins.check(request)?;
-        let wish = Wish::of(request)?;
+        let mut wish = Wish::of(request)?;
+        if !TopicTable::is_pattern(topic) {
+            // Of a pattern no event has an id.
+            wish = wish.after_last_event(request);
+        }
         let place = self.place(ctx, topic, wish, Hearing::Events)?;
         let form = place.seat.form();
         ctx.stream(place, form);
@@ -263,12 +271,11 @@ impl Handler for Broadcast {
         }
         // What is published in the same turn from here on comes behind it, and only there.
         let nothing = Wish::default();
-        let past = match seat.speaking {
-            Speaking::ToPattern => Past::default(),
-            _ => {
-                let wish = wish.unwrap_or(&nothing);
-                Past::of(ctx, &seat.topic, wish, self.rules.most_past)
-            }
+        let past = if seat.speaking == Speaking::ToPattern {
+            Past::default()
+        } else {
+            let wish = wish.unwrap_or(&nothing);
+            Past::of(ctx, &seat.topic, wish, self.rules.most_past)
         };
         self.greet(ctx, &seat, &past);
         for publication in &past.publications {

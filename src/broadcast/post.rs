@@ -34,7 +34,7 @@ pub(super) fn publish(
     })))
 }
 
-fn bad(problem: &str) -> Response {
+pub(super) fn bad(problem: &str) -> Response {
     Response::new(400).text(format!("The message was not published: {problem}.\n"))
 }
 

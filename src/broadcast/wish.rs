@@ -65,15 +65,18 @@ impl From<BadParameter> for Response {
 impl Wish {
     /// Reads the query of a request. What it names beyond this is somebody else's.
     pub(super) fn of(request: &Request<'_>) -> Result<Self, BadParameter> {
-        let mut wish = Self::of_query(request.query().unwrap_or_default())?;
-        // A browser repeats the id of the last event that it got; a server that was here before may
-        // have had others.
+        Self::of_query(request.query().unwrap_or_default())
+    }
+
+    /// Goes on behind the last event that a browser got, whose id it repeats. A server that was
+    /// here before may have had other ids.
+    pub(super) fn after_last_event(mut self, request: &Request<'_>) -> Self {
         let last = request.header("last-event-id").filter(|id| !id.is_empty());
         if let Some(id) = last {
             let since = str::from_utf8(id).ok().and_then(Since::of_id);
-            wish.since = Some(since.unwrap_or(Since::Unknown));
+            self.since = Some(since.unwrap_or(Since::Unknown));
         }
-        Ok(wish)
+        self
     }
 
     fn of_query(query: &[u8]) -> Result<Self, BadParameter> {

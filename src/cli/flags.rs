@@ -79,8 +79,8 @@ pub(super) enum Command {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Who may")]
 pub(super) struct DoorFlags {
-    /// An origin whose pages may use the server, such as https://example.com, or * for all; may be
-    /// repeated. Without it any page may connect, and none may read a response
+    /// An origin whose pages may use the server, as browsers say it, or * for all; may be repeated.
+    /// Without it any page may connect, and none may read a response
     #[arg(long, global = true, value_name = "ORIGIN", value_delimiter = ',', value_parser = origin)]
     #[arg(env = "STENTOR_ALLOW_ORIGIN", hide_env = true)]
     pub(super) allow_origin: Vec<String>,
@@ -451,36 +451,6 @@ mod tests {
             (&["--log-level", "loud"], "log-level: `loud`", "debug"),
             (&["--idle-timeout"], "idle-timeout: has no value", "<TIME>"),
             (
-                &["--allow-origin", "https://example.com/"],
-                "allow-origin: `https://example.com/` is not",
-                "https://example.com",
-            ),
-            (
-                &["--allow-origin", "example.com"],
-                "allow-origin: `example.com` is not",
-                "https://example.com",
-            ),
-            (
-                &["--publish", "anybody"],
-                "publish: `anybody` is none of anyone, nobody",
-                "anyone",
-            ),
-            (
-                &["--slow", "drop"],
-                "slow: `drop` is none of",
-                "drop-oldest",
-            ),
-            (
-                &["--namespace", "chat: hystory-size=1"],
-                "namespace: `chat: hystory-size=1` cannot be used: `hystory-size` is no key",
-                "`history-size` meant?",
-            ),
-            (
-                &["--namespace", "chat"],
-                "namespace: `chat` is not NAME",
-                "history-size=100",
-            ),
-            (
                 &["--idle-timout", "1s"],
                 "--idle-timout: is no",
                 "`--idle-timeout`",
@@ -498,13 +468,51 @@ mod tests {
                 "drop",
             ),
         ] {
-            let problem = problem(arguments);
-            assert!(problem.starts_with(key), "{arguments:?}: {problem}");
-            assert!(problem.contains(remedy), "{arguments:?}: {problem}");
-            assert!(
-                !problem.contains(['\n', '\x1b']),
-                "{arguments:?}: {problem}"
-            );
+            assert_problem(arguments, key, remedy);
         }
+    }
+
+    #[test]
+    fn a_wrong_rule_for_topics_is_one_line_with_its_key_and_the_remedy() {
+        for (arguments, key, remedy) in [
+            (
+                ["--allow-origin", "https://example.com/"],
+                "allow-origin: `https://example.com/` is not",
+                "https://example.com",
+            ),
+            (
+                ["--allow-origin", "example.com"],
+                "allow-origin: `example.com` is not",
+                "https://example.com",
+            ),
+            (
+                ["--publish", "anybody"],
+                "publish: `anybody` is none of anyone, nobody",
+                "anyone",
+            ),
+            (["--slow", "drop"], "slow: `drop` is none of", "drop-oldest"),
+            (
+                ["--namespace", "chat: hystory-size=1"],
+                "namespace: `chat: hystory-size=1` cannot be used: `hystory-size` is no key",
+                "`history-size` meant?",
+            ),
+            (
+                ["--namespace", "chat"],
+                "namespace: `chat` is not NAME",
+                "history-size=100",
+            ),
+        ] {
+            assert_problem(&arguments, key, remedy);
+        }
+    }
+
+    fn assert_problem(arguments: &[&str], key: &str, remedy: &str) {
+        let problem = problem(arguments);
+        assert!(problem.starts_with(key), "{arguments:?}: {problem}");
+        assert!(problem.contains(remedy), "{arguments:?}: {problem}");
+        assert!(
+            !problem.contains(['\n', '\x1b']),
+            "{arguments:?}: {problem}"
+        );
     }
 }
