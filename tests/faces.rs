@@ -248,6 +248,41 @@ fn what_was_published_meanwhile_is_neither_lost_nor_repeated() {
     }
 }
 
+/// Otherwise whoever comes back would be closed as too slow, come back and be closed again.
+#[test]
+fn what_does_not_fit_in_an_outbox_is_not_recovered() {
+    let outbox = ["--outbox-hard=256KiB", "--outbox-soft=64KiB"];
+    let (_process, address) = start(&[&HISTORY[..], &outbox].concat());
+    let text = "x".repeat(60 << 10);
+    let epoch = post(address, "a", &text)["epoch"].clone();
+    for _ in 2..=4 {
+        post(address, "a", &text);
+    }
+    let epoch = epoch.as_str().unwrap();
+    let path = |rest: &str| format!("/t/a?header=1{rest}");
+    for (query, offset, recovered) in [
+        (format!("&epoch={epoch}&offset=2"), 2, json!(true)),
+        (format!("&epoch={epoch}&offset=1"), 4, json!(false)),
+        ("&history=10".into(), 2, Value::Null),
+    ] {
+        let mut client = connect(address, &path(&query));
+        let subscribed = hear_json(&mut client);
+        assert_eq!(subscribed["offset"], offset, "{query}");
+        assert_eq!(subscribed["recovered"], recovered, "{query}");
+        for offset in offset + 1..=4 {
+            assert_eq!(hear_headed(&mut client).0["offset"], offset);
+        }
+    }
+}
+
+#[test]
+fn more_patterns_than_allowed_are_closed_with_1013() {
+    let (_process, address) = start(&["--max-patterns", "1"]);
+    let _first = connect(address, "/t/a.*");
+    let mut other = connect(address, "/t/b.*?header=1");
+    assert_eq!(read_close(&mut other).0, 1013);
+}
+
 #[test]
 fn a_pattern_is_heard_and_not_published_to() {
     let (_process, address) = start(&[]);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Parser, Subcommand};
-use stentor::{Endpoint, SlowPolicy};
+use stentor::{ConfigError, Endpoint, SlowPolicy};
 use tracing::level_filters::LevelFilter;
 
 use super::choice::{slow_policy, who, yes_or_no};
@@ -37,7 +37,7 @@ pub(crate) struct Flags {
     /// Where to answer /livez, /readyz and /metrics, and nothing else; may be repeated. Without it
     /// every address answers them
     #[arg(long, global = true, value_name = "ADDRESS", value_delimiter = ',')]
-    #[arg(env = "STENTOR_ADMIN_LISTEN", hide_env = true)]
+    #[arg(env = "STENTOR_ADMIN_LISTEN", hide_env = true, value_parser = admin_endpoint)]
     pub(super) admin_listen: Vec<Endpoint>,
 
     #[command(flatten)]
@@ -293,6 +293,16 @@ a second one ends the server at once.
 Exit codes: 0 after a shutdown; 2 if a flag, an address or a limit cannot be
 used; 1 if the system fails; 130 or 143 after a second SIGINT or SIGTERM.";
 
+/// Reads an endpoint. What the library says of a wrong one is about the key `listen`.
+fn admin_endpoint(text: &str) -> Result<Endpoint, String> {
+    text.parse().map_err(|error: ConfigError| {
+        let problem = error.to_string();
+        let problem = problem.trim_start_matches("listen: ");
+        let quoted = format!("`{text}` ");
+        problem.strip_prefix(&quoted).unwrap_or(problem).into()
+    })
+}
+
 /// Reads an origin as browsers send it (RFC 6454 §6.1), or the word for all of them.
 fn origin(text: &str) -> Result<String, String> {
     let is_host = |host: &str| {
@@ -442,6 +452,11 @@ mod tests {
                 "127.0.0.1:9001",
             ),
             (&["echo", "--listen", "unix:"], "listen: the path", "empty"),
+            (
+                &["--admin-listen", "9001"],
+                "admin-listen: `9001` is not",
+                "127.0.0.1:9001",
+            ),
             (
                 &["--max-connections", "many"],
                 "max-connections: `many` is not",

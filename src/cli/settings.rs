@@ -118,6 +118,10 @@ impl Settings {
         config.limits.max_connections = most_connections;
         set_limits(&mut config, &flags.limits);
         set_timeouts(&mut config, &flags.timeouts);
+        if mode == Mode::Serve {
+            // A message is as large whichever way it comes.
+            config.protocol.http.max_body_size = config.protocol.max_message_size;
+        }
         let mut rules = rules(&config, flags);
         set_topics(&mut config, &mut rules, flags)?;
         if mode == Mode::Serve && !flags.admin_listen.is_empty() {
@@ -216,8 +220,6 @@ fn set_limits(config: &mut Config, flags: &LimitFlags) {
     set(&mut limits.max_output, flags.max_output);
     set(&mut limits.max_history, flags.max_history);
     set(&mut limits.receive_buffer, flags.receive_buffer);
-    // A message is as large whichever way it comes.
-    config.protocol.http.max_body_size = config.protocol.max_message_size;
 }
 
 fn set_timeouts(config: &mut Config, flags: &TimeoutFlags) {

@@ -413,6 +413,9 @@ mod tests {
         config.limits.outbox_soft = config.limits.outbox_hard + 1;
         assert_eq!(config.check().unwrap_err().key(), "outbox-soft");
         let mut config = good.clone();
+        config.listen = vec![good.listen[0].clone(); 257];
+        assert_eq!(config.check().unwrap_err().key(), "listen");
+        let mut config = good.clone();
         config.timeouts.close = Duration::ZERO;
         assert_eq!(config.check().unwrap_err().key(), "close-timeout");
     }

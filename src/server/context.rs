@@ -416,7 +416,7 @@ impl<'a, S> Context<'a, S> {
     /// Where this connection was accepted, as an index into
     /// [`Config::listen`](crate::Config::listen); `None` where the callback is about no connection.
     pub fn endpoint(&self) -> Option<usize> {
-        Some(usize::from(self.core.peers[self.key?].endpoint))
+        Some(self.core.endpoint(self.key?))
     }
 
     /// Calls [`Handler::timer`](crate::Handler::timer) with this token once, `after` from now.

@@ -324,7 +324,7 @@ impl<H: Handler> Server<H> {
     fn register(&mut self, transport: Transport, endpoint: usize) {
         let id = self.core.insert(transport);
         let key = id.key as usize;
-        self.core.peers[key].endpoint = endpoint as u8; // `Config::check` allows no more.
+        self.core.set_endpoint(key, endpoint);
         let transport = &mut self.core.peers[key].transport;
         if transport
             .register(self.poll.registry(), id.to_token())

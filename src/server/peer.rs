@@ -27,8 +27,6 @@ pub(crate) struct Peer<S> {
     /// Code and cause, once it is decided that and why the connection ends.
     pub(crate) ending: Option<(CloseCode, Cause)>,
     pub(crate) stage: Stage,
-    /// The number of the listener that accepted it.
-    pub(crate) endpoint: u8,
     /// A Ping went out and nothing has come since.
     pub(crate) is_pinged: bool,
     /// The peer has ended its side, or the socket has an error: its edge has come, so a short read
@@ -101,7 +99,6 @@ impl<S> Peer<S> {
             since: now,
             ending: None,
             stage: Stage::Active,
-            endpoint: 0,
             is_pinged: false,
             is_ending: false,
             has_opened: false,
