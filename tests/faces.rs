@@ -7,6 +7,7 @@ use std::process::Command;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::error::Error;
@@ -281,6 +282,51 @@ fn more_patterns_than_allowed_are_closed_with_1013() {
     let _first = connect(address, "/t/a.*");
     let mut other = connect(address, "/t/b.*?header=1");
     assert_eq!(read_close(&mut other).0, 1013);
+}
+
+/// Somebody publishes all the time; whoever comes in between gets what was before and what is
+/// after, with no gap and nothing twice.
+#[test]
+fn the_past_and_the_present_join_without_a_seam() {
+    const COUNT: u64 = 5000;
+    let (_process, address) = start(&["--history-size=100000", "--history-ttl=1h"]);
+    let epoch = hear_json(&mut connect(address, "/t/a?header=1"))["epoch"].clone();
+    let epoch = epoch.as_str().unwrap();
+    let path = |rest: &str| format!("/t/a?epoch={epoch}&offset=0{rest}");
+    std::thread::scope(|scope| {
+        let mut publisher = connect(address, "/t/a");
+        scope.spawn(move || {
+            for number in 1..=COUNT {
+                say(&mut publisher, &number.to_string());
+            }
+            // It hears itself to the end, so that nobody takes it for slow.
+            while hear(&mut publisher) != COUNT.to_string() {}
+        });
+        for _ in 0..4 {
+            let mut plain = connect(address, &path(""));
+            let mut headed = connect(address, &path("&header=1"));
+            let mut events = Events::open(address, &path(""), &[]);
+            scope.spawn(move || {
+                for number in 1..=COUNT {
+                    assert_eq!(hear(&mut plain), number.to_string());
+                }
+            });
+            scope.spawn(move || {
+                assert_eq!(hear_json(&mut headed)["recovered"], true);
+                for number in 1..=COUNT {
+                    let expected = (json!({"offset": number}), number.to_string());
+                    assert_eq!(hear_headed(&mut headed), expected);
+                }
+            });
+            scope.spawn(move || {
+                assert_eq!(events.next(), format!("id: {epoch}:0"));
+                for number in 1..=COUNT {
+                    let expected = format!("id: {epoch}:{number}\ndata: {number}");
+                    assert_eq!(events.next(), expected);
+                }
+            });
+        }
+    });
 }
 
 #[test]
@@ -596,6 +642,10 @@ fn a_body_is_published_as_its_type_says() {
     let mut status = [0; 12];
     socket.read_exact(&mut status).unwrap();
     assert_eq!(&status, b"HTTP/1.1 413");
+
+    let (_process, address) = start(&["--max-message-size", "1MiB"]);
+    let answer = ask(address, "POST /t/a", &[], &vec![b'a'; 1 << 20]);
+    assert_eq!(answer.status, 200);
 }
 
 #[test]
@@ -721,6 +771,21 @@ fn a_stream_of_events_goes_on_where_it_was_interrupted() {
         let reset = format!("event: reset\nid: {epoch}:4\ndata: {epoch}:4");
         assert_eq!(events.next(), reset);
     }
+}
+
+#[test]
+fn a_shutdown_ends_streams_of_events_in_order() {
+    let (mut process, address) = start(&[]);
+    let mut events = Events::open(address, "/t/a", &[]);
+    post(address, "a", "the last one");
+    let id = i32::try_from(process.id()).unwrap();
+    kill_process(Pid::from_raw(id).unwrap(), Signal::TERM).unwrap();
+    assert_eq!(events.next(), "data: the last one");
+    let mut rest = String::new();
+    events.lines.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "");
+    drop(events);
+    assert_eq!(process.wait().0.code(), Some(0));
 }
 
 #[test]

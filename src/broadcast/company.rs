@@ -40,7 +40,8 @@ pub(super) fn tell(ctx: &mut Context<'_, Place>, event: &PresenceEvent) {
         .state_of(event.id)
         .is_some_and(|place| place.seat.hearing == Hearing::Presence);
     if event.has_joined && wants_to_know {
-        let present = present(&ctx.presence(&event.topic));
+        let members = ctx.presence(&event.topic);
+        let present = present(members.iter().map(Listed::of));
         ctx.send_to(event.id, Message::text(&present));
         if ctx.subscribe_connection(event.id, &beside).is_err() {
             let (code, reason) = super::TOO_MANY_TOPICS;
@@ -56,20 +57,11 @@ fn beside(topic: &str) -> String {
     format!("{OWN}presence-{digest}")
 }
 
-fn present(members: &[Member]) -> String {
-    let listed = members.iter().take(MOST_MEMBERS).map(|member| Listed {
-        someone: Someone {
-            id: member.id.to_string(),
-            info: Info(&member.info),
-        },
-        since: member
-            .since
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0, |age| age.as_secs()),
-    });
+fn present<'a>(members: impl ExactSizeIterator<Item = Listed<'a>>) -> String {
+    let total = members.len();
     line(&Present {
-        present: listed.collect(),
-        total: Some(members.len()).filter(|&total| total > MOST_MEMBERS),
+        present: members.take(MOST_MEMBERS).collect(),
+        total: Some(total).filter(|&total| total > MOST_MEMBERS),
     })
 }
 
@@ -86,6 +78,19 @@ struct Listed<'a> {
     #[serde(flatten)]
     someone: Someone<'a>,
     since: u64,
+}
+
+impl<'a> Listed<'a> {
+    fn of(member: &'a Member) -> Self {
+        let since = member.since.duration_since(SystemTime::UNIX_EPOCH);
+        Self {
+            someone: Someone {
+                id: member.id.to_string(),
+                info: Info(&member.info),
+            },
+            since: since.map_or(0, |age| age.as_secs()),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -136,6 +141,27 @@ mod tests {
         ] {
             assert_eq!(line(&Info(info.as_bytes())), json);
         }
+    }
+
+    #[test]
+    fn a_long_list_is_cut_and_says_so() {
+        let members = |count: u64| {
+            let member = |number: u64| Listed {
+                someone: Someone {
+                    id: number.to_string(),
+                    info: Info(b""),
+                },
+                since: 7,
+            };
+            let members: Vec<_> = (0..count).map(member).collect();
+            present(members.into_iter())
+        };
+        let expected = r#"{"present":[{"id":"0","info":null,"since":7}]}"#;
+        assert_eq!(members(1), expected);
+        assert!(!members(1000).contains("total"));
+        let cut = members(1001);
+        assert_eq!(cut.matches("since").count(), 1000);
+        assert!(cut.ends_with(r#""since":7}],"total":1001}"#));
     }
 
     #[test]

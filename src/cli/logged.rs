@@ -55,6 +55,9 @@ impl<H: Handler> Handler for Logged<H> {
     }
 
     fn open(&mut self, ctx: &mut Context<'_, Self::State>) {
+        if ctx.is_stream() {
+            debug!(id = %ctx.id(), peer = peer(ctx), "streams");
+        }
         self.application.open(ctx);
     }
 
