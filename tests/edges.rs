@@ -28,5 +28,5 @@ fn the_end_of_a_stream_behind_a_used_up_budget_is_seen() {
     for _ in 0..3 {
         assert_eq!(client.read_frame().1.len(), 1500);
     }
-    assert_eq!(client.read_to_end(), []);
+    assert_eq!(client.read_to_end(), b"");
 }

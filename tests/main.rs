@@ -8,6 +8,8 @@ mod chunking;
 mod echo;
 mod edges;
 mod examples;
+#[cfg(feature = "program")]
+mod faces;
 mod feeding;
 mod handle;
 mod http;

@@ -60,7 +60,8 @@ fn the_addresses_to_open_are_printed() {
         assert_eq!(
             line,
             format!(
-                "stentor {version} serves http://127.0.0.1:{port}/ and ws://127.0.0.1:{port}/t/NAME"
+                "stentor {version} serves http://127.0.0.1:{port}/ and ws://127.0.0.1:{port}/t/NAME \
+                 (publish: anyone, subscribe: anyone)"
             )
         );
         assert_ne!(port, "0");
@@ -79,6 +80,12 @@ fn a_wrong_value_is_one_line_with_its_key_and_the_remedy() {
             "--max-conections",
             "--max-connections",
         ),
+        (
+            &["--namespace", "chat: presense=yes"],
+            "namespace",
+            "`presence` meant?",
+        ),
+        (&["--publish", "all"], "publish", "anyone, nobody"),
         (
             &["--max-connections", "999999999999"],
             "max-connections",
@@ -222,8 +229,12 @@ fn the_page_is_where_a_browser_looks_for_it() {
     assert_eq!(status("GET", "/favicon.ico"), "204");
     assert_eq!(status("GET", "/index.php"), "404");
     assert_eq!(status("GET", "/t/%"), "400");
-    let post = http(address, "POST", "/");
-    assert!(post.starts_with("HTTP/1.1 405 ") && post.contains("\r\nAllow: GET, HEAD\r\n"));
+    let put = http(address, "PUT", "/");
+    assert!(put.starts_with("HTTP/1.1 405 "), "{put}");
+    assert!(
+        put.contains("\r\nAllow: GET, HEAD, POST, OPTIONS\r\n"),
+        "{put}"
+    );
 }
 
 #[test]
@@ -266,7 +277,8 @@ fn a_unix_socket_serves_and_is_removed() {
     let path = std::env::temp_dir().join(format!("stentor-program-{}.sock", std::process::id()));
     let endpoint = format!("unix:{}", path.display());
     let mut process = Process::start(&mut stentor(&["--listen", &endpoint]));
-    assert!(process.line().ends_with(&format!(" serves {endpoint}")));
+    let line = process.line();
+    assert!(line.contains(&format!(" serves {endpoint} (")), "{line}");
     let socket = UnixStream::connect(&path).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let (mut client, _) = tungstenite::client("ws://localhost/t/a", socket).unwrap();

@@ -3,10 +3,6 @@
 //! Every name begins with `stentor_`, units are base units, and labels have few values: what a
 //! client chooses, such as the name of a topic, is none. A number more is a line more in
 //! [`Numbers::encode`].
-#![expect(
-    dead_code,
-    reason = "the path that answers with it, and histograms to show, are not there yet"
-)]
 
 use std::fmt;
 
@@ -16,19 +12,10 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 use stentor::protocol::ProtocolError;
-use stentor::{Cause, Histogram, Stats};
+use stentor::{Cause, Gauges, Histogram, Stats};
 
 /// The `Content-Type` of what [`expose`] makes.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// What is there at the moment.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Gauges {
-    /// Connections, those in their handshake included.
-    pub(super) connections: usize,
-    /// Topics with a subscriber.
-    pub(super) topics: usize,
-}
 
 /// Writes all numbers down.
 pub(super) fn expose(stats: &Stats, gauges: &Gauges) -> String {
@@ -57,7 +44,17 @@ impl Collector for Numbers {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let (stats, gauges, mut page) = (&self.stats, &self.gauges, Page(encoder));
         page.gauge("connections", "Connections, those in their handshake included", gauges.connections)?;
+        page.gauge("websockets", "WebSockets that are open", gauges.open)?;
+        page.gauge("streams", "Responses without end that are open", gauges.streams)?;
         page.gauge("topics", "Topics with a subscriber", gauges.topics)?;
+        page.gauge("patterns", "Patterns of topics with a subscriber", gauges.patterns)?;
+        page.gauge("subscriptions", "Subscriptions to topics and patterns", gauges.subscriptions)?;
+        page.gauge_of_bytes("queued", "Bytes that wait for all peers, as if each had its own", gauges.queued)?;
+        page.gauge_of_bytes("output_memory", "Memory of what waits for peers", gauges.output_memory)?;
+        page.gauge("histories", "Topics of which a history is kept", gauges.histories)?;
+        page.gauge("kept_publications", "Publications in all histories", gauges.kept_publications)?;
+        page.gauge_of_bytes("history_memory", "Memory of all histories", gauges.history_memory)?;
+        page.count("history_evicted", "Publications that went because histories had all the memory they may", gauges.history_evicted)?;
 
         page.count("connections_accepted", "TCP and unix connections accepted", stats.accepted)?;
         page.counts("connections_rejected", "Connections answered 503", "reason", [
@@ -69,6 +66,7 @@ impl Collector for Numbers {
         ])?;
         page.count("connections_ended_without_upgrade", "Connections that ended without having become a WebSocket", stats.ended_without_upgrade)?;
         page.count("http_requests", "Plain HTTP requests answered", stats.requests)?;
+        page.count("streams_opened", "Responses without end that were begun", stats.streams)?;
 
         page.count("websockets_opened", "Opening handshakes completed", stats.opened)?;
         page.counts("websockets_refused", "Requests refused because they were wrong or late", "status", stats.refused.iter())?;
@@ -76,23 +74,37 @@ impl Collector for Numbers {
         page.counts("websockets_closed", "WebSockets that ended", "cause", CAUSES.map(|cause| (cause.name(), stats.closed(cause))))?;
 
         page.count("messages_received", "Messages received", stats.messages_in)?;
+        page.count("messages_sent", "Messages sent, or queued, to subscribers of their topics", stats.messages_out)?;
         page.count("messages_published", "Messages published to topics", stats.published)?;
+        page.count("publications_repeated", "Publications answered as the first one with their key was", stats.repeated)?;
+        page.count("publications_misnamed", "Publications of other threads to names that no topic can have", stats.misnamed)?;
+        page.count("publishers_throttled", "Times that a publisher had to wait until subscribers were served", stats.throttled)?;
         page.count("deliveries", "Sends of what was published in a turn to one subscriber", stats.deliveries)?;
         page.counts("messages_dropped", "Messages not sent", "reason", [
             ("closed", stats.dropped_closed),
             ("slow", stats.dropped_slow),
         ])?;
+        page.counts("messages_lost", "Messages dropped by the policies of their topics", "reason", [
+            ("newest", stats.lost.newest),
+            ("oldest", stats.lost.oldest),
+            ("conflated", stats.lost.conflated),
+            ("expired", stats.lost.expired),
+        ])?;
+        page.count("connections_evicted", "Connections ended because too much waited for all peers", stats.evicted)?;
         page.count("pongs_coalesced", "Pings answered together with a later one", stats.pongs_coalesced)?;
         page.count("stale", "Commands and events for connections that were gone", stats.stale)?;
 
         page.bytes("received", "Bytes read from sockets", stats.bytes_in)?;
         page.bytes("sent", "Bytes taken by sockets", stats.bytes_out)?;
-        page.bytes("unsent", "Bytes on their way when their connection ended", stats.bytes_unsent)
+        page.bytes("unsent", "Bytes on their way when their connection ended", stats.bytes_unsent)?;
+
+        page.durations("turn", "How long turns of the loop took", &stats.turn)?;
+        page.durations("fan_out", "From a publication until its last subscriber was served", &stats.fan_out)
     }
 }
 
 /// All of them; which error of the protocol is not told apart.
-const CAUSES: [Cause; 11] = [
+const CAUSES: [Cause; 12] = [
     Cause::Peer,
     Cause::Application,
     Cause::Shutdown,
@@ -104,6 +116,7 @@ const CAUSES: [Cause; 11] = [
     Cause::WriteTimeout,
     Cause::CloseTimeout,
     Cause::SlowConsumer,
+    Cause::OutputCap,
 ];
 
 /// Writes one metric at a time. The format adds `_total` to counts, and units.
@@ -113,6 +126,12 @@ impl Page<'_> {
     fn gauge(&mut self, name: &str, help: &str, value: usize) -> fmt::Result {
         self.0
             .encode_descriptor(name, help, None, MetricType::Gauge)?
+            .encode_gauge(&(value as u64))
+    }
+
+    fn gauge_of_bytes(&mut self, name: &str, help: &str, value: usize) -> fmt::Result {
+        self.0
+            .encode_descriptor(name, help, Some(&Unit::Bytes), MetricType::Gauge)?
             .encode_gauge(&(value as u64))
     }
 
@@ -226,7 +245,7 @@ mod tests {
     type Field = (&'static str, fn(&mut Stats) -> &mut u64, &'static str);
 
     #[rustfmt::skip]
-    const FIELDS: [Field; 18] = [
+    const FIELDS: [Field; 28] = [
         ("accepted", |s| &mut s.accepted, "stentor_connections_accepted_total"),
         ("rejected_full", |s| &mut s.rejected_full, "stentor_connections_rejected_total{reason=\"full\"}"),
         ("accept_exhausted", |s| &mut s.accept_exhausted, "stentor_accept_failures_total{reason=\"exhausted\"}"),
@@ -245,7 +264,52 @@ mod tests {
         ("bytes_unsent", |s| &mut s.bytes_unsent, "stentor_unsent_bytes_total"),
         ("pongs_coalesced", |s| &mut s.pongs_coalesced, "stentor_pongs_coalesced_total"),
         ("stale", |s| &mut s.stale, "stentor_stale_total"),
+        ("streams", |s| &mut s.streams, "stentor_streams_opened_total"),
+        ("messages_out", |s| &mut s.messages_out, "stentor_messages_sent_total"),
+        ("misnamed", |s| &mut s.misnamed, "stentor_publications_misnamed_total"),
+        ("repeated", |s| &mut s.repeated, "stentor_publications_repeated_total"),
+        ("throttled", |s| &mut s.throttled, "stentor_publishers_throttled_total"),
+        ("evicted", |s| &mut s.evicted, "stentor_connections_evicted_total"),
+        ("newest", |s| &mut s.lost.newest, "stentor_messages_lost_total{reason=\"newest\"}"),
+        ("oldest", |s| &mut s.lost.oldest, "stentor_messages_lost_total{reason=\"oldest\"}"),
+        ("conflated", |s| &mut s.lost.conflated, "stentor_messages_lost_total{reason=\"conflated\"}"),
+        ("expired", |s| &mut s.lost.expired, "stentor_messages_lost_total{reason=\"expired\"}"),
     ];
+
+    /// Each number of `Gauges`, with the sample that shows it.
+    type GaugeField = (&'static str, fn(&mut Gauges, u32), &'static str);
+
+    #[rustfmt::skip]
+    const GAUGES: [GaugeField; 12] = [
+        ("connections", |g, n| g.connections = n as usize, "stentor_connections"),
+        ("open", |g, n| g.open = n as usize, "stentor_websockets"),
+        ("streams", |g, n| g.streams = n as usize, "stentor_streams"),
+        ("topics", |g, n| g.topics = n as usize, "stentor_topics"),
+        ("patterns", |g, n| g.patterns = n as usize, "stentor_patterns"),
+        ("subscriptions", |g, n| g.subscriptions = n as usize, "stentor_subscriptions"),
+        ("queued", |g, n| g.queued = n as usize, "stentor_queued_bytes"),
+        ("output_memory", |g, n| g.output_memory = n as usize, "stentor_output_memory_bytes"),
+        ("histories", |g, n| g.histories = n as usize, "stentor_histories"),
+        ("kept_publications", |g, n| g.kept_publications = n as usize, "stentor_kept_publications"),
+        ("history_memory", |g, n| g.history_memory = n as usize, "stentor_history_memory_bytes"),
+        ("history_evicted", |g, n| g.history_evicted = u64::from(n), "stentor_history_evicted_total"),
+    ];
+
+    /// Samples of each histogram: its buckets, its count and its sum.
+    fn samples_of_histogram() -> usize {
+        Histogram::default().cumulative().count() + 2
+    }
+
+    /// The names of the fields of a value that is shown by `{:#?}`, `depth` levels down.
+    fn fields_of(debug: &str, depth: usize) -> BTreeSet<&str> {
+        let indent = "    ".repeat(depth);
+        debug
+            .lines()
+            .filter_map(|line| line.strip_prefix(&indent[..]))
+            .filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()))
+            .filter_map(|line| line.split(':').next())
+            .collect()
+    }
 
     #[test]
     fn every_number_is_exposed_as_it_is() {
@@ -254,35 +318,39 @@ mod tests {
             *field(&mut stats) = number;
         }
         stats.bytes_in = u64::MAX;
-        let gauges = Gauges {
-            connections: 7,
-            topics: 3,
-        };
+        let mut gauges = Gauges::default();
+        for (number, (_, set, _)) in (2_000..).zip(GAUGES) {
+            set(&mut gauges, number);
+        }
         let text = expose(&stats, &gauges);
         let samples = parse(&text);
         for (_, field, sample) in FIELDS {
             assert_eq!(samples[sample], field(&mut stats).to_string(), "{sample}");
         }
-        assert_eq!(samples["stentor_connections"], "7");
-        assert_eq!(samples["stentor_topics"], "3");
-        assert_eq!(samples.len(), FIELDS.len() + CAUSES.len() + 2);
+        for (number, (_, _, sample)) in (2_000..).zip(GAUGES) {
+            assert_eq!(samples[sample], number.to_string(), "{sample}");
+        }
+        let single = FIELDS.len() + GAUGES.len() + CAUSES.len();
+        assert_eq!(samples.len(), single + 2 * samples_of_histogram());
     }
 
     /// A field or cause that is new in the library is to be shown here as well.
     #[test]
     fn no_number_of_the_library_is_left_out() {
         let debug = format!("{:#?}", Stats::default());
-        let mut fields: BTreeSet<&str> = debug
-            .lines()
-            .filter_map(|line| line.strip_prefix("    "))
-            .filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()))
-            .filter_map(|line| line.split(':').next())
-            .collect();
+        let mut fields = fields_of(&debug, 1);
         let causes = debug.split("causes: [").nth(1).unwrap();
         let causes = causes.split(']').next().unwrap();
         assert_eq!(causes.matches(',').count(), CAUSES.len());
-        assert!(fields.remove("causes") && fields.remove("refused"));
+        // Those that are shown by a label, or as histograms.
+        for several in ["causes", "refused", "lost", "turn", "fan_out"] {
+            assert!(fields.remove(several), "{several}");
+        }
+        let lost = format!("{:#?}", Stats::default().lost);
+        fields.extend(fields_of(&lost, 1));
         assert_eq!(fields, FIELDS.map(|(name, ..)| name).into());
+        let gauges = format!("{:#?}", Gauges::default());
+        assert_eq!(fields_of(&gauges, 1), GAUGES.map(|(name, ..)| name).into());
         let names: BTreeSet<&str> = CAUSES.map(Cause::name).into();
         assert_eq!(names.len(), CAUSES.len());
     }
@@ -409,6 +477,6 @@ mod tests {
             let sample = format!("stentor_wait_seconds_bucket{{le=\"{le}\"}}");
             assert_eq!(samples[&sample[..]], count.to_string(), "{sample}");
         }
-        assert_eq!(samples.len(), histogram.cumulative().count() + 2);
+        assert_eq!(samples.len(), samples_of_histogram());
     }
 }

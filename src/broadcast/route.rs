@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use stentor::protocol::http::Response;
-use stentor::topic::TopicTable;
+use stentor::topic::{TopicError, TopicTable};
 
 /// What a path names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +12,12 @@ pub(super) enum Route<'p> {
     Topic(Cow<'p, str>),
     /// What browsers ask for on their own.
     Icon,
+    /// The topics that there are.
+    Overview,
+    /// Whether the server serves.
+    Health,
+    /// Its numbers.
+    Metrics,
 }
 
 /// A path that names nothing.
@@ -27,6 +33,9 @@ impl<'p> Route<'p> {
         match path {
             b"/" => Ok(Self::Topic(Cow::Borrowed(LOBBY))),
             b"/favicon.ico" => Ok(Self::Icon),
+            b"/topics" => Ok(Self::Overview),
+            b"/livez" | b"/readyz" | b"/healthz" | b"/health" => Ok(Self::Health),
+            b"/metrics" => Ok(Self::Metrics),
             path => match path.strip_prefix(b"/t/") {
                 Some(name) => topic(name).map(Self::Topic).map_err(Refusal::BadName),
                 None => Err(Refusal::NotFound),
@@ -35,10 +44,13 @@ impl<'p> Route<'p> {
     }
 }
 
+/// The first character of names that are the program's own: clients name no such topics.
+pub(super) const OWN: char = '@';
+
 /// Where those meet who name no topic.
 const LOBBY: &str = "lobby";
 
-/// The name of a topic. It may hold slashes, written as such or as `%2F`.
+/// The name of a topic or a pattern. It may hold slashes, written as such or as `%2F`.
 fn topic(encoded: &[u8]) -> Result<Cow<'_, str>, &'static str> {
     let name = match percent_decode(encoded).ok_or("a % is not followed by two hex digits")? {
         Cow::Borrowed(bytes) => str::from_utf8(bytes).map(Cow::Borrowed).ok(),
@@ -54,11 +66,24 @@ fn topic(encoded: &[u8]) -> Result<Cow<'_, str>, &'static str> {
     if name.contains(char::is_control) {
         return Err("it holds a control character");
     }
+    if name.starts_with(OWN) {
+        return Err("it begins with @, as those of the server's own topics do");
+    }
+    TopicTable::check_name(&name).map_err(why_no_pattern)?;
     Ok(name)
 }
 
+/// What is wrong with a name that would be a good one if it had no wildcards.
+fn why_no_pattern(error: TopicError) -> &'static str {
+    match error {
+        TopicError::OnlyWildcards => "it is of wildcards only; name a level, as in news.>",
+        TopicError::MisplacedTail => "a > stands before its end",
+        _ => "it has more levels than a pattern may have",
+    }
+}
+
 /// RFC 3986 §2.1. `None` if a `%` is not followed by two hexadecimal digits.
-fn percent_decode(encoded: &[u8]) -> Option<Cow<'_, [u8]>> {
+pub(super) fn percent_decode(encoded: &[u8]) -> Option<Cow<'_, [u8]>> {
     if !encoded.contains(&b'%') {
         return Some(Cow::Borrowed(encoded));
     }
@@ -125,6 +150,12 @@ mod tests {
             ("/t/%C3%28", "UTF-8"),
             ("/t/a%0d%0ab", "control"),
             ("/t/%C2%85", "control"),
+            ("/t/@presence", "begins with @"),
+            ("/t/%40presence", "begins with @"),
+            ("/t/>", "wildcards only"),
+            ("/t/*.*", "wildcards only"),
+            ("/t/a.>.b", "> stands before"),
+            ("/t/*.b.c.d.e.f.g.h.i.j.k.l.m.n.o.p.q", "more levels"),
             (&longer, "255"),
         ] {
             let Err(Refusal::BadName(problem)) = Route::of(path.as_bytes()) else {
@@ -136,9 +167,23 @@ mod tests {
 
     #[test]
     fn other_paths_are_not_there() {
-        for path in ["/t", "/T/news", "//", "/index.html", "*", "/t%2Fnews"] {
+        for path in [
+            "/t",
+            "/T/news",
+            "//",
+            "/index.html",
+            "*",
+            "/t%2Fnews",
+            "/Metrics",
+            "/topics/",
+        ] {
             assert_eq!(Route::of(path.as_bytes()), Err(Refusal::NotFound), "{path}");
         }
         assert_eq!(Route::of(b"/favicon.ico"), Ok(Route::Icon));
+        assert_eq!(Route::of(b"/topics"), Ok(Route::Overview));
+        assert_eq!(Route::of(b"/metrics"), Ok(Route::Metrics));
+        for path in ["/livez", "/readyz", "/healthz", "/health"] {
+            assert_eq!(Route::of(path.as_bytes()), Ok(Route::Health), "{path}");
+        }
     }
 }

@@ -5,11 +5,14 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Parser, Subcommand};
-use stentor::Endpoint;
+use stentor::{ConfigError, Endpoint, SlowPolicy};
 use tracing::level_filters::LevelFilter;
 
-use super::units::{count, duration, size};
+use super::choice::{slow_policy, who, yes_or_no};
+use super::namespaces::{NamespaceFlag, namespace};
+use super::units::{count, duration, long_duration, size};
 use super::{Failure, SetupError};
+use crate::broadcast::Who;
 
 /// A WebSocket server: what a client sends to a topic, everyone in the topic hears
 #[derive(Debug, Parser)]
@@ -30,6 +33,21 @@ pub(crate) struct Flags {
     )]
     #[arg(env = "STENTOR_LISTEN", hide_env = true)]
     pub(super) listen: Vec<Endpoint>,
+
+    /// Where to answer /livez, /readyz and /metrics, and nothing else; may be repeated. Without it
+    /// every address answers them
+    #[arg(long, global = true, value_name = "ADDRESS", value_delimiter = ',')]
+    #[arg(env = "STENTOR_ADMIN_LISTEN", hide_env = true, value_parser = admin_endpoint)]
+    pub(super) admin_listen: Vec<Endpoint>,
+
+    #[command(flatten)]
+    pub(super) doors: DoorFlags,
+
+    #[command(flatten)]
+    pub(super) topics: TopicFlags,
+
+    #[command(flatten)]
+    pub(super) namespaces: NamespaceFlags,
 
     #[command(flatten)]
     pub(super) limits: LimitFlags,
@@ -55,6 +73,90 @@ pub(super) enum Command {
     /// Return each message as it came, for test suites and load generators
     #[command(allow_negative_numbers = true)]
     Echo,
+}
+
+/// Who gets in.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Who may")]
+pub(super) struct DoorFlags {
+    /// An origin whose pages may use the server, as browsers say it, or * for all; may be repeated.
+    /// Without it any page may connect, and none may read a response
+    #[arg(long, global = true, value_name = "ORIGIN", value_delimiter = ',', value_parser = origin)]
+    #[arg(env = "STENTOR_ALLOW_ORIGIN", hide_env = true)]
+    pub(super) allow_origin: Vec<String>,
+
+    /// Who sees which topics there are, at /topics and on the page: anyone or nobody; without it
+    /// nobody, unless only this machine can connect
+    #[arg(long, global = true, value_name = "WHO", value_parser = who)]
+    #[arg(env = "STENTOR_OVERVIEW", hide_env = true)]
+    pub(super) overview: Option<Who>,
+}
+
+/// What holds for topics: for all of them as flags, for those of a namespace as its keys.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Topics")]
+pub(super) struct TopicFlags {
+    /// Who publishes: anyone or nobody; without it nobody, unless only this machine can connect
+    #[arg(long, global = true, value_name = "WHO", value_parser = who)]
+    #[arg(env = "STENTOR_PUBLISH", hide_env = true)]
+    pub(super) publish: Option<Who>,
+
+    /// Who subscribes: anyone or nobody [default: anyone]
+    #[arg(long, global = true, value_name = "WHO", value_parser = who)]
+    #[arg(env = "STENTOR_SUBSCRIBE", hide_env = true)]
+    pub(super) subscribe: Option<Who>,
+
+    /// Messages that are kept of a topic, for those who come later [default: 0]
+    #[arg(long, global = true, value_name = "COUNT", value_parser = count::<usize>)]
+    #[arg(env = "STENTOR_HISTORY_SIZE", hide_env = true)]
+    pub(super) history_size: Option<usize>,
+
+    /// How long they are kept after the latest one [default: 0]
+    #[arg(long, global = true, value_name = "TIME", value_parser = long_duration)]
+    #[arg(env = "STENTOR_HISTORY_TTL", hide_env = true)]
+    pub(super) history_ttl: Option<Duration>,
+
+    /// How long the position of a topic is known after its last use [default: 30d]
+    #[arg(long, global = true, value_name = "TIME", value_parser = long_duration)]
+    #[arg(env = "STENTOR_HISTORY_META_TTL", hide_env = true)]
+    pub(super) history_meta_ttl: Option<Duration>,
+
+    /// What becomes of messages for a slow reader: disconnect, drop-newest, drop-oldest or latest
+    /// [default: disconnect]
+    #[arg(long, global = true, value_name = "POLICY", value_parser = slow_policy)]
+    #[arg(env = "STENTOR_SLOW", hide_env = true)]
+    pub(super) slow: Option<SlowPolicy>,
+
+    /// Bytes waiting for a slow reader from which on messages are dropped [default: 1MiB]
+    #[arg(long, global = true, value_name = "SIZE", value_parser = size)]
+    #[arg(env = "STENTOR_MAX_QUEUED", hide_env = true)]
+    pub(super) max_queued: Option<usize>,
+
+    /// How long a message may wait for a slow reader before it is dropped, unless it disconnects
+    #[arg(long, global = true, value_name = "TIME", value_parser = duration)]
+    #[arg(env = "STENTOR_MAX_AGE", hide_env = true)]
+    pub(super) max_age: Option<Duration>,
+
+    /// Whether it is kept, and can be asked for, who is in a topic: yes or no [default: no]
+    #[arg(long, global = true, value_name = "YES|NO", value_parser = yes_or_no)]
+    #[arg(env = "STENTOR_PRESENCE", hide_env = true)]
+    pub(super) presence: Option<bool>,
+}
+
+/// Topics that are not as the others.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Topics")]
+pub(super) struct NamespaceFlags {
+    /// What holds for the topics NAME:… instead, or for those that match a pattern: 'NAME:
+    /// history-size=100, history-ttl=5m', with the flags above as keys; may be repeated
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME: KEY=VALUE,…",
+        value_delimiter = ';'
+    )]
+    #[arg(env = "STENTOR_NAMESPACE", hide_env = true, value_parser = namespace)]
+    pub(super) namespace: Vec<NamespaceFlag>,
 }
 
 /// How much of everything there may be.
@@ -96,6 +198,21 @@ pub(super) struct LimitFlags {
     #[arg(env = "STENTOR_MAX_TOPICS_PER_CONNECTION", hide_env = true)]
     pub(super) max_topics_per_connection: Option<usize>,
 
+    /// Patterns at a time that anybody is subscribed to [default: 10000]
+    #[arg(long, global = true, value_name = "COUNT", value_parser = count::<usize>)]
+    #[arg(env = "STENTOR_MAX_PATTERNS", hide_env = true)]
+    pub(super) max_patterns: Option<usize>,
+
+    /// Bytes waiting for all readers at which those for whom most waits are ended [default: 256MiB]
+    #[arg(long, global = true, value_name = "SIZE", value_parser = size)]
+    #[arg(env = "STENTOR_MAX_OUTPUT", hide_env = true)]
+    pub(super) max_output: Option<usize>,
+
+    /// Memory for what is kept of all topics [default: 64MiB]
+    #[arg(long, global = true, value_name = "SIZE", value_parser = size)]
+    #[arg(env = "STENTOR_MAX_HISTORY", hide_env = true)]
+    pub(super) max_history: Option<usize>,
+
     /// The buffer that all connections receive into [default: 128KiB]
     #[arg(long, global = true, value_name = "SIZE", value_parser = size)]
     #[arg(env = "STENTOR_RECEIVE_BUFFER", hide_env = true)]
@@ -132,6 +249,16 @@ pub(super) struct TimeoutFlags {
     #[arg(env = "STENTOR_WRITE_TIMEOUT", hide_env = true)]
     pub(super) write_timeout: Option<Duration>,
 
+    /// From the time that a byte waits for a slow reader until it has taken it [default: 30s]
+    #[arg(long, global = true, value_name = "TIME", value_parser = duration)]
+    #[arg(env = "STENTOR_LAG_TIMEOUT", hide_env = true)]
+    pub(super) lag_timeout: Option<Duration>,
+
+    /// How long the Idempotency-Key of a message is remembered [default: 5m]
+    #[arg(long, global = true, value_name = "TIME", value_parser = duration)]
+    #[arg(env = "STENTOR_IDEMPOTENCY_WINDOW", hide_env = true)]
+    pub(super) idempotency_window: Option<Duration>,
+
     /// From our Close frame to the end of the connection [default: 5s]
     #[arg(long, global = true, value_name = "TIME", value_parser = duration)]
     #[arg(env = "STENTOR_CLOSE_TIMEOUT", hide_env = true)]
@@ -149,12 +276,15 @@ Examples:
   stentor --listen 0.0.0.0:80 --listen '[::]:80'
   stentor --listen unix:/run/stentor.sock     behind a proxy
   stentor --max-message-size 1MiB --idle-timeout 1m --max-connections 50000
+  stentor --history-size 100 --history-ttl 10m --namespace 'prices: slow=latest'
+  stentor --listen 0.0.0.0:9001 --publish anyone --allow-origin https://example.com
   stentor echo --listen 127.0.0.1:9002
   STENTOR_LISTEN=127.0.0.1:9003 STENTOR_LOG=debug stentor
 
 Each flag is also a variable of the environment: --idle-timeout 25s is
 STENTOR_IDLE_TIMEOUT=25s, and --log-level is STENTOR_LOG. A flag goes before its
-variable. Sizes are bytes or have a unit (64kB, 64KiB); times have one (500ms,
+variable. What may be repeated stands there with commas between, and namespaces
+with semicolons. Sizes are bytes or have a unit (64kB, 64KiB); times have one (500ms,
 25s, 1m30s).
 
 SIGINT and SIGTERM close every connection with 1001, behind what was sent to it;
@@ -162,6 +292,31 @@ a second one ends the server at once.
 
 Exit codes: 0 after a shutdown; 2 if a flag, an address or a limit cannot be
 used; 1 if the system fails; 130 or 143 after a second SIGINT or SIGTERM.";
+
+/// Reads an endpoint. What the library says of a wrong one is about the key `listen`.
+fn admin_endpoint(text: &str) -> Result<Endpoint, String> {
+    text.parse().map_err(|error: ConfigError| {
+        let problem = error.to_string();
+        let problem = problem.trim_start_matches("listen: ");
+        let quoted = format!("`{text}` ");
+        problem.strip_prefix(&quoted).unwrap_or(problem).into()
+    })
+}
+
+/// Reads an origin as browsers send it (RFC 6454 §6.1), or the word for all of them.
+fn origin(text: &str) -> Result<String, String> {
+    let is_host = |host: &str| {
+        let is_part = |c: char| c.is_ascii_graphic() && !"/?#@".contains(c);
+        !host.is_empty() && host.chars().all(is_part)
+    };
+    let is_origin = text
+        .split_once("://")
+        .is_some_and(|(scheme, host)| !scheme.is_empty() && is_host(host));
+    if is_origin || matches!(text, "*" | "null") {
+        return Ok(text.into());
+    }
+    Err("is not SCHEME://HOST or SCHEME://HOST:PORT, such as https://example.com".into())
+}
 
 fn level() -> impl TypedValueParser<Value = LevelFilter> {
     PossibleValuesParser::new(["off", "error", "warn", "info", "debug", "trace"])
@@ -298,6 +453,11 @@ mod tests {
             ),
             (&["echo", "--listen", "unix:"], "listen: the path", "empty"),
             (
+                &["--admin-listen", "9001"],
+                "admin-listen: `9001` is not",
+                "127.0.0.1:9001",
+            ),
+            (
                 &["--max-connections", "many"],
                 "max-connections: `many` is not",
                 "1000",
@@ -323,13 +483,51 @@ mod tests {
                 "drop",
             ),
         ] {
-            let problem = problem(arguments);
-            assert!(problem.starts_with(key), "{arguments:?}: {problem}");
-            assert!(problem.contains(remedy), "{arguments:?}: {problem}");
-            assert!(
-                !problem.contains(['\n', '\x1b']),
-                "{arguments:?}: {problem}"
-            );
+            assert_problem(arguments, key, remedy);
         }
+    }
+
+    #[test]
+    fn a_wrong_rule_for_topics_is_one_line_with_its_key_and_the_remedy() {
+        for (arguments, key, remedy) in [
+            (
+                ["--allow-origin", "https://example.com/"],
+                "allow-origin: `https://example.com/` is not",
+                "https://example.com",
+            ),
+            (
+                ["--allow-origin", "example.com"],
+                "allow-origin: `example.com` is not",
+                "https://example.com",
+            ),
+            (
+                ["--publish", "anybody"],
+                "publish: `anybody` is none of anyone, nobody",
+                "anyone",
+            ),
+            (["--slow", "drop"], "slow: `drop` is none of", "drop-oldest"),
+            (
+                ["--namespace", "chat: hystory-size=1"],
+                "namespace: `chat: hystory-size=1` cannot be used: `hystory-size` is no key",
+                "`history-size` meant?",
+            ),
+            (
+                ["--namespace", "chat"],
+                "namespace: `chat` is not NAME",
+                "history-size=100",
+            ),
+        ] {
+            assert_problem(&arguments, key, remedy);
+        }
+    }
+
+    fn assert_problem(arguments: &[&str], key: &str, remedy: &str) {
+        let problem = problem(arguments);
+        assert!(problem.starts_with(key), "{arguments:?}: {problem}");
+        assert!(problem.contains(remedy), "{arguments:?}: {problem}");
+        assert!(
+            !problem.contains(['\n', '\x1b']),
+            "{arguments:?}: {problem}"
+        );
     }
 }

@@ -8,7 +8,10 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use stentor::protocol::http::{Request, Response};
-use stentor::{Accept, Closed, Context, Fault, Handler, Message};
+use stentor::{
+    Accept, Closed, Context, Fault, Form, Handler, Lost, Message, Output, PresenceEvent,
+    Publication,
+};
 use tracing::field::{DisplayValue, display};
 use tracing::{debug, trace, warn};
 
@@ -52,11 +55,30 @@ impl<H: Handler> Handler for Logged<H> {
     }
 
     fn open(&mut self, ctx: &mut Context<'_, Self::State>) {
+        if ctx.is_stream() {
+            debug!(id = %ctx.id(), peer = peer(ctx), "streams");
+        }
         self.application.open(ctx);
     }
 
     fn message(&mut self, ctx: &mut Context<'_, Self::State>, message: Message<'_>) {
         self.application.message(ctx, message);
+    }
+
+    const KEEP_ALIVE: &'static [u8] = H::KEEP_ALIVE;
+
+    fn lost(&mut self, ctx: &mut Context<'_, Self::State>, lost: Lost) {
+        let (id, count) = (ctx.id(), lost.total());
+        debug!(%id, count, "too slow: messages were dropped");
+        self.application.lost(ctx, lost);
+    }
+
+    fn presence(&mut self, ctx: &mut Context<'_, Self::State>, event: &PresenceEvent) {
+        self.application.presence(ctx, event);
+    }
+
+    fn encode(form: Form, publication: &Publication<'_>, output: &mut Output<'_>) {
+        H::encode(form, publication, output);
     }
 
     fn drain(&mut self, ctx: &mut Context<'_, Self::State>) {

@@ -6,10 +6,12 @@
 //!
 //! What is served is `broadcast`'s business, or `echo`'s.
 
+mod choice;
 mod echo;
 mod flags;
 mod log;
 mod logged;
+mod namespaces;
 mod open_files;
 mod settings;
 mod signals;
@@ -26,7 +28,7 @@ use tracing::{info, warn};
 use self::echo::Echo;
 use self::flags::Flags;
 use self::logged::Logged;
-use self::settings::{Mode, Settings};
+use self::settings::{Addresses, Mode, Settings};
 use self::signals::Signals;
 use crate::broadcast::Broadcast;
 
@@ -52,23 +54,26 @@ pub(crate) fn run(flags: Result<Flags, clap::Error>) -> ExitCode {
         Err(error) => return fail(&Failure::Setup(error)),
     };
     let logs = log::start(settings.log_level);
+    let Settings {
+        config, addresses, ..
+    } = settings;
     let ended = match settings.mode {
-        Mode::Serve => serve(settings.mode, settings.config, Broadcast::default()),
-        Mode::Echo => serve(settings.mode, settings.config, Echo),
+        Mode::Serve => serve(&addresses, config, Broadcast::new(settings.rules)),
+        Mode::Echo => serve(&addresses, config, Echo),
     };
     logs.finish();
     ended.unwrap_or_else(|failure| fail(&failure))
 }
 
 /// Serves until a signal ends it.
-fn serve<H>(mode: Mode, config: Config, handler: H) -> Result<ExitCode, Failure>
+fn serve<H>(addresses: &Addresses, config: Config, handler: H) -> Result<ExitCode, Failure>
 where
     H: Handler + 'static,
 {
     // Before anybody can connect: who is connected is always closed in order.
     let signals = Signals::catch().map_err(Failure::System)?;
     let mut server = Server::bind(config, Logged::new(handler))?;
-    announce(mode, &server.endpoints());
+    announce(addresses, &server.endpoints());
     let ending = signals
         .shut_down(server.handle())
         .map_err(Failure::System)?;
@@ -78,10 +83,10 @@ where
 }
 
 /// Says on standard output where to connect. If nobody reads that, the server runs all the same.
-fn announce(mode: Mode, endpoints: &[Endpoint]) {
+fn announce(addresses: &Addresses, endpoints: &[Endpoint]) {
     let mut stdout = io::stdout().lock();
-    for endpoint in endpoints {
-        let address = mode.address(endpoint);
+    for (index, endpoint) in endpoints.iter().enumerate() {
+        let address = addresses.describe(index, endpoint);
         let _ = writeln!(stdout, "stentor {} {address}", env!("CARGO_PKG_VERSION"));
         info!(%endpoint, "listens");
     }
@@ -97,7 +102,7 @@ fn log_end(stats: &Stats) {
         bytes_out = stats.bytes_out,
         "stopped"
     );
-    let dropped = stats.dropped_slow;
+    let dropped = stats.dropped_slow + stats.lost.total();
     if dropped > 0 {
         warn!(
             dropped,

@@ -1,13 +1,17 @@
 //! What the program does, decided: the flags, and the defaults of the mode for the rest.
 
+use std::fmt;
 use std::time::Duration;
 
-use stentor::{Config, Endpoint};
+use stentor::topic::{NamespaceId, Namespaces};
+use stentor::{Config, Endpoint, TopicOptions};
 use tracing::level_filters::LevelFilter;
 
 use super::SetupError;
-use super::flags::{Command, Flags, LimitFlags, TimeoutFlags};
+use super::flags::{Command, Flags, LimitFlags, TimeoutFlags, TopicFlags};
+use super::namespaces::NamespaceFlag;
 use super::open_files::RESERVED;
+use crate::broadcast::{Access, Origins, Rules, Who};
 
 /// What is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,16 +39,52 @@ impl Mode {
         }
         config
     }
+}
 
-    /// What to open at an endpoint, for people.
-    pub(super) fn address(self, endpoint: &Endpoint) -> String {
-        match (self, endpoint) {
-            (Self::Serve, Endpoint::Tcp(address)) => {
-                format!("serves http://{address}/ and ws://{address}/t/NAME")
+/// What there is at which address, for people.
+#[derive(Debug)]
+pub(super) struct Addresses {
+    mode: Mode,
+    first_admin: Option<usize>,
+    /// Who may do what, in the words of the flags.
+    access: String,
+}
+
+impl Addresses {
+    fn new(mode: Mode, rules: &Rules) -> Self {
+        let access = |of: fn(&Access) -> Who| {
+            let mut all = rules.access.iter();
+            let default = all.next().map(|(_, access)| of(access)).unwrap_or_default();
+            let differs = all.any(|(_, access)| of(access) != default);
+            let but = if differs { " but in namespaces" } else { "" };
+            format!("{}{but}", default.name())
+        };
+        let publish = access(|access| access.publish);
+        let subscribe = access(|access| access.subscribe);
+        Self {
+            mode,
+            first_admin: rules.first_admin,
+            access: format!("(publish: {publish}, subscribe: {subscribe})"),
+        }
+    }
+
+    /// What to open at the endpoint of this number.
+    pub(super) fn describe(&self, index: usize, endpoint: &Endpoint) -> String {
+        let is_admin = self.first_admin.is_some_and(|first| index >= first);
+        let access = &self.access;
+        match (self.mode, endpoint) {
+            (Mode::Serve, Endpoint::Tcp(address)) if is_admin => {
+                format!("answers /livez, /readyz and /metrics at http://{address}/")
             }
-            (Self::Echo, Endpoint::Tcp(address)) => format!("echoes at ws://{address}/"),
-            (Self::Serve, Endpoint::Unix(_)) => format!("serves {endpoint}"),
-            (Self::Echo, Endpoint::Unix(_)) => format!("echoes at {endpoint}"),
+            (Mode::Serve, Endpoint::Unix(_)) if is_admin => {
+                format!("answers /livez, /readyz and /metrics at {endpoint}")
+            }
+            (Mode::Serve, Endpoint::Tcp(address)) => {
+                format!("serves http://{address}/ and ws://{address}/t/NAME {access}")
+            }
+            (Mode::Serve, Endpoint::Unix(_)) => format!("serves {endpoint} {access}"),
+            (Mode::Echo, Endpoint::Tcp(address)) => format!("echoes at ws://{address}/"),
+            (Mode::Echo, Endpoint::Unix(_)) => format!("echoes at {endpoint}"),
         }
     }
 }
@@ -54,6 +94,8 @@ impl Mode {
 pub(super) struct Settings {
     pub(super) mode: Mode,
     pub(super) config: Config,
+    pub(super) rules: Rules,
+    pub(super) addresses: Addresses,
     pub(super) log_level: LevelFilter,
 }
 
@@ -76,12 +118,86 @@ impl Settings {
         config.limits.max_connections = most_connections;
         set_limits(&mut config, &flags.limits);
         set_timeouts(&mut config, &flags.timeouts);
+        if mode == Mode::Serve {
+            // A message is as large whichever way it comes.
+            config.protocol.http.max_body_size = config.protocol.max_message_size;
+        }
+        let mut rules = rules(&config, flags);
+        set_topics(&mut config, &mut rules, flags)?;
+        if mode == Mode::Serve && !flags.admin_listen.is_empty() {
+            rules.first_admin = Some(config.listen.len());
+            config.listen.extend_from_slice(&flags.admin_listen);
+        }
         check(&config, most_connections)?;
         Ok(Self {
             mode,
+            addresses: Addresses::new(mode, &rules),
             config,
+            rules,
             log_level: log_level(flags),
         })
+    }
+}
+
+/// Who may do what, but for topics with rules of their own.
+fn rules(config: &Config, flags: &Flags) -> Rules {
+    let locally = Who::locally(&config.listen);
+    let access = Access {
+        publish: flags.topics.publish.unwrap_or(locally),
+        subscribe: flags.topics.subscribe.unwrap_or_default(),
+    };
+    Rules {
+        access: Namespaces::new(access),
+        origins: Origins::new(flags.doors.allow_origin.clone()),
+        overview: flags.doors.overview.unwrap_or(locally),
+        first_admin: None,
+        // Half of what may wait for a connection: the rest is for what comes meanwhile.
+        most_past: config.limits.outbox_hard / 2,
+    }
+}
+
+/// The rules of topics, and of namespaces, in which the others hold for what they do not say.
+fn set_topics(config: &mut Config, rules: &mut Rules, flags: &Flags) -> Result<(), SetupError> {
+    let default = topic_options(&TopicOptions::default(), &flags.topics)?;
+    config.topics = Namespaces::new(default.clone());
+    let access = *rules.access.get(NamespaceId::DEFAULT);
+    for NamespaceFlag { name, options } in &flags.namespaces.namespace {
+        let wrong = |problem: &dyn fmt::Display| {
+            let name = name.escape_debug();
+            SetupError::new("namespace", format_args!("`{name}`: {problem}"))
+        };
+        let of_name = topic_options(&default, options).map_err(|error| wrong(&error))?;
+        let inserted = config.topics.insert(name, of_name);
+        inserted.map_err(|error| wrong(&error))?;
+        let of_name = Access {
+            publish: options.publish.unwrap_or(access.publish),
+            subscribe: options.subscribe.unwrap_or(access.subscribe),
+        };
+        let inserted = rules.access.insert(name, of_name);
+        inserted.map_err(|error| wrong(&error))?;
+    }
+    Ok(())
+}
+
+fn topic_options(default: &TopicOptions, flags: &TopicFlags) -> Result<TopicOptions, SetupError> {
+    let mut options = default.clone();
+    set(&mut options.slow, flags.slow);
+    set(&mut options.max_queued, flags.max_queued);
+    options.max_age = flags.max_age.or(options.max_age);
+    set(&mut options.history_size, flags.history_size);
+    set(&mut options.history_ttl, flags.history_ttl);
+    set(&mut options.history_meta_ttl, flags.history_meta_ttl);
+    set(&mut options.presence, flags.presence);
+    match (options.history_size, options.history_ttl) {
+        (1.., Duration::ZERO) => Err(SetupError::new(
+            "history-size",
+            "nothing is kept without a time; add history-ttl, such as 10m",
+        )),
+        (0, ttl) if !ttl.is_zero() => Err(SetupError::new(
+            "history-ttl",
+            "nothing is kept without a number; add history-size, such as 100",
+        )),
+        _ => Ok(options),
     }
 }
 
@@ -100,6 +216,9 @@ fn set_limits(config: &mut Config, flags: &LimitFlags) {
         &mut limits.max_topics_per_connection,
         flags.max_topics_per_connection,
     );
+    set(&mut limits.max_patterns, flags.max_patterns);
+    set(&mut limits.max_output, flags.max_output);
+    set(&mut limits.max_history, flags.max_history);
     set(&mut limits.receive_buffer, flags.receive_buffer);
 }
 
@@ -110,6 +229,8 @@ fn set_timeouts(config: &mut Config, flags: &TimeoutFlags) {
     set(&mut timeouts.handshake, flags.handshake_timeout);
     set(&mut timeouts.message, flags.message_timeout);
     set(&mut timeouts.write, flags.write_timeout);
+    set(&mut timeouts.lag, flags.lag_timeout);
+    set(&mut timeouts.idempotency, flags.idempotency_window);
     set(&mut timeouts.close, flags.close_timeout);
     set(&mut timeouts.drain, flags.drain_timeout);
 }
@@ -163,8 +284,9 @@ mod tests {
         let settings = resolve(&[]).unwrap();
         assert_eq!(settings.mode, Mode::Serve);
         assert_eq!(
-            settings.mode.address(&settings.config.listen[0]),
-            "serves http://127.0.0.1:9001/ and ws://127.0.0.1:9001/t/NAME"
+            settings.addresses.describe(0, &settings.config.listen[0]),
+            "serves http://127.0.0.1:9001/ and ws://127.0.0.1:9001/t/NAME \
+             (publish: anyone, subscribe: anyone)"
         );
         assert_eq!(settings.config.limits.max_connections, 960);
         assert_eq!(settings.log_level, LevelFilter::INFO);
@@ -173,7 +295,10 @@ mod tests {
     /// The defaults that the help names are those that hold.
     #[test]
     fn the_help_tells_the_defaults() {
-        let config = |arguments: &[&str]| format!("{:?}", resolve(arguments).unwrap().config);
+        let config = |arguments: &[&str]| {
+            let settings = resolve(arguments).unwrap();
+            format!("{:?} {:?}", settings.config, settings.rules)
+        };
         for argument in Flags::command().get_arguments() {
             let help = argument.get_help().map(ToString::to_string);
             let help = help.unwrap_or_default();
@@ -218,10 +343,75 @@ mod tests {
             (["--close-timeout", "0"], "close-timeout"),
             (["--receive-buffer", "1GiB"], "receive-buffer"),
             (["--receive-buffer", "1"], "receive-buffer"),
+            (["--history-size", "9"], "history-size"),
+            (["--history-ttl", "9s"], "history-ttl"),
+            (
+                ["--namespace", "a: history-size=9"],
+                "namespace: `a`: history-size",
+            ),
+            (["--namespace", "a b: presence=yes"], "namespace: `a b`"),
+            (["--namespace", "*: presence=yes"], "namespace: `*`"),
+            (
+                ["--namespace", "a: presence=yes;a: presence=no"],
+                "namespace: `a`",
+            ),
         ] {
             let error = resolve(&arguments).unwrap_err().to_string();
             assert!(error.starts_with(&format!("{key}: ")), "{error}");
         }
         assert!(resolve(&["--max-connections", "960"]).is_ok());
+    }
+
+    #[test]
+    fn a_namespace_has_the_rules_of_all_topics_where_it_says_nothing() {
+        let settings = resolve(&[
+            "--history-size=9",
+            "--history-ttl=1m",
+            "--publish=nobody",
+            "--namespace",
+            "chat: presence=yes, publish=anyone",
+            "--namespace=a.*: history-size=0,history-ttl=0",
+        ]);
+        let settings = settings.unwrap();
+        let (topics, access) = (&settings.config.topics, &settings.rules.access);
+        for (topic, size, presence, publish) in [
+            ("news", 9, false, Who::Nobody),
+            ("chat:1", 9, true, Who::Anyone),
+            ("a.b", 0, false, Who::Nobody),
+        ] {
+            let options = topics.get(topics.id_of(topic));
+            let found = (options.history_size, options.presence);
+            assert_eq!(found, (size, presence), "{topic}");
+            let access = access.get(access.id_of(topic));
+            assert_eq!(access.publish, publish, "{topic}");
+        }
+    }
+
+    #[test]
+    fn strangers_are_not_let_in_by_default() {
+        for (arguments, publish, overview) in [
+            (&["-l", "0.0.0.0:1"][..], "nobody", Who::Nobody),
+            (
+                &["-l", "127.0.0.1:1", "-l", "[::]:1"],
+                "nobody",
+                Who::Nobody,
+            ),
+            (&["-l", "[::1]:1", "-l", "unix:/a"], "anyone", Who::Anyone),
+            (
+                &["-l", "[::1]:1", "--admin-listen", "[::]:1"],
+                "anyone",
+                Who::Anyone,
+            ),
+            (
+                &["-l", "[::]:1", "--publish=anyone", "--overview=anyone"],
+                "anyone",
+                Who::Anyone,
+            ),
+        ] {
+            let settings = resolve(arguments).unwrap();
+            let line = settings.addresses.describe(0, &settings.config.listen[0]);
+            assert!(line.contains(&format!("(publish: {publish}, ")), "{line}");
+            assert_eq!(settings.rules.overview, overview, "{arguments:?}");
+        }
     }
 }

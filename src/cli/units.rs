@@ -7,6 +7,9 @@ use std::time::Duration;
 /// Longer ones make no difference, and sums of them stay far from every overflow.
 const LONGEST: Duration = Duration::from_hours(24);
 
+/// What is kept in memory for longer belongs elsewhere.
+const LONGEST_KEPT: Duration = Duration::from_hours(365 * 24);
+
 /// Reads how many of something: `1000`.
 ///
 /// # Errors
@@ -53,14 +56,27 @@ fn factor(unit: &str) -> Option<usize> {
 ///
 /// What is wrong, and how a length of time looks.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    duration_up_to(text, LONGEST, "24h")
+}
+
+/// Reads how long something is kept: `5m`, `30d`.
+///
+/// # Errors
+///
+/// What is wrong, and how a length of time looks.
+pub(super) fn long_duration(text: &str) -> Result<Duration, String> {
+    duration_up_to(text, LONGEST_KEPT, "365d")
+}
+
+fn duration_up_to(text: &str, longest: Duration, name: &str) -> Result<Duration, String> {
     let duration = match text {
         // The only number that means the same in every unit.
         "0" => Duration::ZERO,
         text => humantime::parse_duration(text)
             .map_err(|_| "is not a length of time, such as 500ms, 25s or 1m30s")?,
     };
-    if duration > LONGEST {
-        return Err("is too long; 24h is the longest".into());
+    if duration > longest {
+        return Err(format!("is too long; {name} is the longest"));
     }
     Ok(duration)
 }
@@ -108,5 +124,7 @@ mod tests {
             assert!(duration(text).unwrap_err().contains("25s"), "{text}");
         }
         assert!(duration("500years").unwrap_err().contains("24h"));
+        assert_eq!(long_duration("30d"), Ok(Duration::from_hours(30 * 24)));
+        assert!(long_duration("366d").unwrap_err().contains("365d"));
     }
 }

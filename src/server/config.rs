@@ -108,6 +108,10 @@ impl Config {
                 "no address is given; 127.0.0.1:9001 is a good first one",
             );
         }
+        // Each connection keeps the number of its listener in a byte.
+        if self.listen.len() > 256 {
+            return wrong("listen", "more than 256 addresses are given");
+        }
         if self.limits.max_connections == 0 {
             return wrong("max-connections", "is 0; nobody could connect");
         }
@@ -419,6 +423,9 @@ mod tests {
         let mut config = good.clone();
         config.limits.walk_sends = 0;
         assert_eq!(config.check().unwrap_err().key(), "walk-sends");
+        let mut config = good.clone();
+        config.listen = vec![good.listen[0].clone(); 257];
+        assert_eq!(config.check().unwrap_err().key(), "listen");
         let mut config = good.clone();
         config.timeouts.close = Duration::ZERO;
         assert_eq!(config.check().unwrap_err().key(), "close-timeout");

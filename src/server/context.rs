@@ -413,6 +413,12 @@ impl<'a, S> Context<'a, S> {
         self.core.peers[self.key?].transport.peer_addr()
     }
 
+    /// Where this connection was accepted, as an index into
+    /// [`Config::listen`](crate::Config::listen); `None` where the callback is about no connection.
+    pub fn endpoint(&self) -> Option<usize> {
+        Some(self.core.endpoint(self.key?))
+    }
+
     /// Calls [`Handler::timer`](crate::Handler::timer) with this token once, `after` from now.
     pub fn set_timer(&mut self, after: Duration, token: u64) {
         self.core

@@ -96,6 +96,8 @@ pub(crate) struct Core<S> {
     pub(super) express: Vec<TopicId>,
     /// Publishers that wait until a walk is over.
     pub(super) throttled: Vec<ConnectionId>,
+    /// By key, the listener that accepted the connection: a byte here is eight in the slab entry.
+    endpoints: Vec<u8>,
     /// How publications are written, by key as far as anybody has a form of the application's, and
     /// how many have one.
     pub(super) forms: Vec<Form>,
@@ -224,6 +226,7 @@ impl<S> Core<S> {
             lossy: Vec::new(),
             express: Vec::new(),
             throttled: Vec::new(),
+            endpoints: Vec::new(),
             forms: Vec::new(),
             formed: 0,
             encode: codec.encode,
@@ -263,6 +266,19 @@ impl<S> Core<S> {
         self.deadlines.arm(key, due);
         self.stats.accepted += 1;
         self.peers[key].id(key)
+    }
+
+    /// Notes the number of the listener that accepted a connection.
+    pub(crate) fn set_endpoint(&mut self, key: usize, endpoint: usize) {
+        if self.endpoints.len() <= key {
+            self.endpoints.resize(key + 1, 0);
+        }
+        self.endpoints[key] = endpoint as u8; // `Config::check` allows no more.
+    }
+
+    /// The number of the listener that accepted a connection.
+    pub(crate) fn endpoint(&self, key: usize) -> usize {
+        usize::from(self.endpoints[key])
     }
 
     /// The connection is over; the loop reaps it at the end of the turn.

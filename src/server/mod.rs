@@ -302,18 +302,18 @@ impl<H: Handler> Server<H> {
             while self.listeners[index].is_ready && budget > 0 {
                 budget -= 1;
                 let accepted = self.listeners[index].accept(now);
-                self.admit(accepted);
+                self.admit(accepted, index);
             }
         }
     }
 
-    fn admit(&mut self, accepted: Accepted) {
+    fn admit(&mut self, accepted: Accepted, endpoint: usize) {
         match accepted {
             Accepted::Connection(transport) => {
                 if self.core.peers.len() >= self.core.limits.max_connections {
                     self.turn_away(transport);
                 } else {
-                    self.register(transport);
+                    self.register(transport, endpoint);
                 }
             }
             Accepted::None => {}
@@ -327,9 +327,10 @@ impl<H: Handler> Server<H> {
         }
     }
 
-    fn register(&mut self, transport: Transport) {
+    fn register(&mut self, transport: Transport, endpoint: usize) {
         let id = self.core.insert(transport);
         let key = id.key as usize;
+        self.core.set_endpoint(key, endpoint);
         let transport = &mut self.core.peers[key].transport;
         if transport
             .register(self.poll.registry(), id.to_token())

@@ -110,6 +110,45 @@ test("a flood is counted, the list stays short, and the newest is visible", asyn
   await page.close();
 });
 
+test("the overview shows which topics there are and how much is said, and leads there", async () => {
+  const sockets = [await client("/t/overview-b"), await client("/t/overview-b"), await client("/t/overview a")];
+  const page = await open(context, `${server.http}/t/overview-b`);
+  await connected(page);
+  const overview = page.locator("#overview");
+  await overview.waitFor();
+  assert.ok(!await page.getByRole("list", { name: "Topics by subscribers" }).isVisible(), "it opens when it is wanted");
+  await overview.locator("summary").focus();
+  await page.keyboard.press("Enter");
+  const own = page.getByRole("link", { name: "overview-b 3" });
+  await own.waitFor();
+  assert.equal(await own.getAttribute("aria-current"), "page");
+  const timer = setInterval(() => sockets[0].send("talk"), 20);
+  await page.waitForFunction(() => !["0", ""].includes(document.getElementById("rate-in").textContent));
+  await page.waitForFunction(() => !["0", ""].includes(document.getElementById("rate-out").textContent));
+  clearInterval(timer);
+  sockets[1].terminate();
+  await page.getByRole("link", { name: "overview-b 2" }).waitFor();
+  await screenshot(page, "overview");
+  await page.getByRole("link", { name: "overview a 1" }).click();
+  await page.waitForURL("**/t/overview%20a");
+  await connected(page);
+  assert.deepEqual(page.complaints, []);
+  sockets.forEach((socket) => socket.terminate());
+  await page.close();
+});
+
+test("where the overview is not for everyone the page does without", async () => {
+  const own = await start(STENTOR, "--listen", "127.0.0.1:0", "--overview", "nobody");
+  const page = await open(context, own.http);
+  const asked = page.waitForResponse("**/topics");
+  await page.reload();
+  assert.equal((await asked).status(), 403);
+  await connected(page);
+  assert.ok(!await page.locator("#overview").isVisible());
+  await page.close();
+  await own.stop();
+});
+
 test("the page comes back when the server does", async () => {
   let own = await start(STENTOR, "--listen", "127.0.0.1:0", "--close-timeout", "1s");
   const page = await open(context, `${own.http}/t/back`);

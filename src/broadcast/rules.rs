@@ -1,0 +1,219 @@
+//! Who may do what.
+
+use stentor::Endpoint;
+use stentor::protocol::UsageError;
+use stentor::protocol::http::{Request, Response};
+use stentor::topic::{Namespaces, TopicTable};
+
+/// Who may do something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Who {
+    #[default]
+    Anyone,
+    Nobody,
+}
+
+impl Who {
+    /// What holds where nothing is said of something that is not for strangers: anyone, as long as
+    /// nobody but this machine can connect.
+    pub(crate) fn locally(listen: &[Endpoint]) -> Self {
+        let is_local = |endpoint: &Endpoint| match endpoint {
+            Endpoint::Tcp(address) => address.ip().is_loopback(),
+            Endpoint::Unix(_) => true,
+        };
+        if listen.iter().all(is_local) {
+            Self::Anyone
+        } else {
+            Self::Nobody
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Anyone => "anyone",
+            Self::Nobody => "nobody",
+        }
+    }
+}
+
+/// Who may publish to the topics of a namespace, and who may hear them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Access {
+    pub(crate) publish: Who,
+    pub(crate) subscribe: Who,
+}
+
+/// What clients may do.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rules {
+    pub(crate) access: Namespaces<Access>,
+    pub(crate) origins: Origins,
+    /// Who may see which topics there are.
+    pub(crate) overview: Who,
+    /// The listeners from this one on are for those who run the server.
+    pub(crate) first_admin: Option<usize>,
+    /// The most bytes of the past that one subscriber gets at once.
+    pub(crate) most_past: usize,
+}
+
+impl Rules {
+    /// Whether clients may publish to a topic.
+    pub(super) fn may_publish(&self, topic: &str) -> bool {
+        self.access_to(topic).publish == Who::Anyone
+    }
+
+    /// Whether clients may hear a topic, or all that a pattern matches.
+    pub(super) fn may_subscribe(&self, name: &str) -> bool {
+        let is_allowed = self.access_to(name).subscribe == Who::Anyone;
+        let is_open = |(_, access): (_, &Access)| access.subscribe == Who::Anyone;
+        is_allowed
+            && (!TopicTable::is_pattern(name)
+                || self.access.iter().all(is_open)
+                || self.stays_in_a_namespace(name))
+    }
+
+    fn access_to(&self, name: &str) -> &Access {
+        self.access.get(self.access.id_of(name))
+    }
+
+    /// Whether all that a pattern matches is in one namespace: it names one, by the text before a
+    /// `:` that stands before its first wildcard.
+    fn stays_in_a_namespace(&self, pattern: &str) -> bool {
+        let Some((prefix, _)) = pattern.split_once(':') else {
+            return false;
+        };
+        let namespace = prefix.strip_prefix('$').unwrap_or(prefix);
+        // A wildcard is a level of its own; in front of a colon it is none.
+        let has_wildcard = prefix.split('.').any(|level| matches!(level, "*" | ">"));
+        !has_wildcard && self.access.names().any(|(_, known)| known == namespace)
+    }
+}
+
+/// The origins whose pages may use the server; all of them, if none is named.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Origins(Vec<String>);
+
+impl Origins {
+    /// Any origin, which is told to browsers.
+    const ANY: &str = "*";
+
+    pub(crate) fn new(origins: Vec<String>) -> Self {
+        Self(origins)
+    }
+
+    /// Refuses a request that a page of an origin which is not listed has caused. Browsers say the
+    /// origin, other clients none.
+    pub(super) fn check(&self, request: &Request<'_>) -> Result<(), Response> {
+        let is_known = |origin| self.0.is_empty() || self.lists(origin);
+        if request.origin().is_none_or(is_known) {
+            return Ok(());
+        }
+        let refusal = Response::new(403).text("Pages of this origin may not use this server.\n");
+        Err(refusal)
+    }
+
+    fn lists(&self, origin: &[u8]) -> bool {
+        let mut listed = self.0.iter();
+        listed.any(|known| known == Self::ANY || known.as_bytes() == origin)
+    }
+
+    /// Says to a browser that the page may read the response (Fetch §3.3.3).
+    pub(super) fn allow(
+        &self,
+        request: &Request<'_>,
+        response: Response,
+    ) -> Result<Response, UsageError> {
+        if self.0.iter().any(|known| known == Self::ANY) {
+            return response.header("Access-Control-Allow-Origin", Self::ANY);
+        }
+        if self.0.is_empty() {
+            return Ok(response);
+        }
+        let response = response.header("Vary", "Origin")?;
+        match request.origin() {
+            Some(origin) if self.lists(origin) => {
+                response.header("Access-Control-Allow-Origin", origin)
+            }
+            _ => Ok(response),
+        }
+    }
+
+    /// Whether pages of other origins may use the server at all.
+    pub(super) fn is_some(&self) -> bool {
+        !self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(default: Access, namespaces: &[(&str, Access)]) -> Rules {
+        let mut access = Namespaces::new(default);
+        for &(name, of_name) in namespaces {
+            access.insert(name, of_name).unwrap();
+        }
+        Rules {
+            access,
+            ..Rules::default()
+        }
+    }
+
+    const OPEN: Access = Access {
+        publish: Who::Anyone,
+        subscribe: Who::Anyone,
+    };
+    const CLOSED: Access = Access {
+        publish: Who::Nobody,
+        subscribe: Who::Nobody,
+    };
+
+    #[test]
+    fn each_namespace_has_its_own_rules() {
+        let rules = rules(OPEN, &[("secret", CLOSED), ("private.*", CLOSED)]);
+        for (topic, is_open) in [
+            ("news", true),
+            ("secret", true), // The topic, not the namespace.
+            ("secret:a", false),
+            ("$secret:a", false),
+            ("private.a", false),
+        ] {
+            assert_eq!(rules.may_publish(topic), is_open, "{topic}");
+            assert_eq!(rules.may_subscribe(topic), is_open, "{topic}");
+        }
+    }
+
+    /// Otherwise a wildcard would open what is closed.
+    #[test]
+    fn a_pattern_needs_all_that_it_may_match() {
+        let rules = rules(OPEN, &[("secret", CLOSED), ("chat", OPEN)]);
+        for (pattern, is_open) in [
+            ("*.b", false), // secret:a.b
+            ("news.>", false),
+            ("secret:a.*", false),
+            ("chat:a.*", true),
+            ("$chat:a.*", true),
+            ("other:a.*", false),
+            ("*.chat:a", false),
+        ] {
+            assert_eq!(rules.may_subscribe(pattern), is_open, "{pattern}");
+        }
+        let open = self::rules(OPEN, &[("chat", OPEN)]);
+        assert!(open.may_subscribe("*.b") && open.may_subscribe("news.>"));
+    }
+
+    #[test]
+    fn strangers_may_do_less() {
+        let endpoints = |texts: &[&str]| -> Vec<Endpoint> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        for (listen, who) in [
+            (&["127.0.0.1:1"][..], Who::Anyone),
+            (&["127.9.9.9:1", "[::1]:1", "unix:/a"], Who::Anyone),
+            (&["127.0.0.1:1", "0.0.0.0:1"], Who::Nobody),
+            (&["[::]:1"], Who::Nobody),
+        ] {
+            assert_eq!(Who::locally(&endpoints(listen)), who, "{listen:?}");
+        }
+    }
+}
