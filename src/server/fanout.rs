@@ -466,7 +466,7 @@ impl<S> Core<S> {
         parts.bytes.lend(&self.lent);
         let form = self.form_of(key);
         let (mut start, out) = (parts.range.start, parts.range.start + taken);
-        for &index in entries {
+        for (place, &index) in entries.iter().enumerate() {
             let end = start + batch.len_of(form, index);
             let (from, is_begun) = (start.max(out), start < out);
             start = end;
@@ -476,6 +476,7 @@ impl<S> Core<S> {
             }
             let entry = batch.entry(index);
             if !self.queue_message(key, entry, parts, from..end, is_begun) {
+                self.stats.dropped_slow += (entries.len() - place - 1) as u64;
                 return;
             }
         }
@@ -567,11 +568,27 @@ impl<S> Core<S> {
         false
     }
 
-    /// Closes a connection that does not keep up; so many messages it does not get.
+    /// Closes a connection that does not keep up; so many messages it does not get, nor any that
+    /// was published since: who recovers asks for what follows the last one that has come, and must
+    /// not have got one behind a gap.
     pub(crate) fn close_slow(&mut self, key: usize, messages: u64) {
-        self.stats.dropped_slow += messages;
+        self.stats.dropped_slow += messages + self.skip(key);
         let frame = CloseFrame::new(CloseCode::TRY_AGAIN_LATER, "too slow");
         let _ = self.close(key, frame, Cause::SlowConsumer);
+    }
+
+    /// The connection does not get what was published so far; answers how much that is.
+    fn skip(&mut self, key: usize) -> u64 {
+        let member = key as u32;
+        let mut skipped = self.batch.pending(&self.topics, member).len();
+        if !self.batch.is_empty() {
+            self.batch.set_cursor(member);
+        }
+        if self.walk.owes(member) {
+            skipped += self.walk.batch.pending(&self.topics, member).len();
+            self.walk.forget(member);
+        }
+        skipped as u64
     }
 
     // ---- memory ----
@@ -706,7 +723,9 @@ impl<S> Core<S> {
         };
         for (_, peer) in &self.peers {
             gauges.queued += peer.queued();
-            gauges.open += usize::from(peer.protocol.is_open());
+            // Who has gone without a word is counted with the connections until he is reaped.
+            let is_open = peer.stage == Stage::Active && peer.protocol.is_open();
+            gauges.open += usize::from(is_open);
             gauges.streams += usize::from(peer.stage == Stage::Streaming);
         }
         gauges
@@ -732,6 +751,8 @@ impl<S> Core<S> {
         for id in std::mem::take(&mut self.lossy) {
             if let Some(key) = self.key(id)
                 && let Some(work) = &mut self.peers[key].work
+                // Who was flushed twice in a turn is noted twice.
+                && work.lost != Lost::default()
             {
                 told.push((id, std::mem::take(&mut work.lost)));
             }
