@@ -13,6 +13,7 @@ mod handle;
 mod http;
 mod lifecycle;
 mod listen;
+mod model;
 mod process;
 #[cfg(feature = "program")]
 mod program;
@@ -20,3 +21,4 @@ mod publish;
 mod scene;
 mod support;
 mod tidy;
+mod turns;
