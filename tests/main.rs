@@ -15,6 +15,7 @@ mod handle;
 mod http;
 mod lifecycle;
 mod listen;
+mod model;
 mod policies;
 mod process;
 #[cfg(feature = "program")]
@@ -23,3 +24,4 @@ mod publish;
 mod scene;
 mod support;
 mod tidy;
+mod turns;

@@ -622,11 +622,27 @@ impl<S> Core<S> {
         false
     }
 
-    /// Closes a connection that does not keep up; so many messages it does not get.
+    /// Closes a connection that does not keep up; so many messages it does not get, nor any that
+    /// was published since: who recovers asks for what follows the last one that has come, and must
+    /// not have got one behind a gap.
     pub(crate) fn close_slow(&mut self, key: usize, messages: u64) {
-        self.stats.dropped_slow += messages;
+        self.stats.dropped_slow += messages + self.skip(key);
         let frame = CloseFrame::new(CloseCode::TRY_AGAIN_LATER, "too slow");
         let _ = self.close(key, frame, Cause::SlowConsumer);
+    }
+
+    /// The connection does not get what was published so far; answers how much that is.
+    fn skip(&mut self, key: usize) -> u64 {
+        let member = key as u32;
+        let mut skipped = self.batch.pending(&self.topics, member).len();
+        if !self.batch.is_empty() {
+            self.batch.set_cursor(member);
+        }
+        if self.walk.owes(member) {
+            skipped += self.walk.batch.pending(&self.topics, member).len();
+            self.walk.forget(member);
+        }
+        skipped as u64
     }
 
     // ---- memory ----
@@ -767,7 +783,9 @@ impl<S> Core<S> {
         };
         for (_, peer) in &self.peers {
             gauges.queued += peer.queued();
-            gauges.open += usize::from(peer.protocol.is_open());
+            // Who has gone without a word is counted with the connections until he is reaped.
+            let is_open = peer.stage == Stage::Active && peer.protocol.is_open();
+            gauges.open += usize::from(is_open);
             gauges.streams += usize::from(peer.stage == Stage::Streaming);
         }
         gauges
