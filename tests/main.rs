@@ -14,10 +14,12 @@ mod http;
 mod lifecycle;
 mod listen;
 mod policies;
+mod presence;
 mod process;
 #[cfg(feature = "program")]
 mod program;
 mod publish;
 mod scene;
+mod streams;
 mod support;
 mod tidy;
