@@ -113,20 +113,16 @@ impl<S> Core<S> {
     ) -> Result<Published, PublishError> {
         self.stats.published += 1;
         let known = self.topics.id(name);
-        let namespace = match known {
-            Some(topic) => self.topics.namespace(topic),
-            None if self.topics.pattern_count() == 0 && !self.keeps_history => {
-                return Ok(Published::TO_NOBODY);
-            }
-            None => {
-                TopicTable::check_name(name).map_err(|_| PublishError::BadName)?;
-                self.topic_options.id_of(name)
-            }
-        };
         let may_be_pattern = self.topics.pattern_count() > 0 || known.is_none();
         if may_be_pattern && TopicTable::is_pattern(name) {
             return Err(PublishError::Pattern);
         }
+        let namespace = if let Some(topic) = known {
+            self.topics.namespace(topic)
+        } else {
+            TopicTable::check_name(name).map_err(|_| PublishError::BadName)?;
+            self.topic_options.id_of(name)
+        };
         if let Some(key) = &options.idempotency_key
             && let Some(published) = self.idempotency.get(name, key, self.now)
         {
