@@ -22,6 +22,7 @@ mod process;
 mod program;
 mod publish;
 mod scene;
+mod slices;
 mod streams;
 mod support;
 mod tidy;

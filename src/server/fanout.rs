@@ -231,9 +231,10 @@ impl<S> Core<S> {
         count
     }
 
-    /// A batch that is full while the last one is still on its way: who fills it waits.
+    /// A batch that is full: who fills it waits until it is on its way. One short message after
+    /// the other may publish much.
     fn throttle(&mut self, by: Option<usize>) {
-        if self.batch.len() < FULL_BATCH || self.walk.is_over() {
+        if self.batch.len() < FULL_BATCH {
             return;
         }
         let Some(key) = by else { return };
