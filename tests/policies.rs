@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use stentor::{Cause, Config, ConnectionId, Lost, Message, SlowPolicy, Stats, TopicOptions};
+use stentor::{Cause, Config, ConnectionId, Lost, SlowPolicy, Stats, TopicOptions};
 
 use crate::support::{App, Client, PATIENCE, PING, PONG, Running, TEXT, serve};
 
@@ -504,90 +504,119 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 40..120)
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+/// A server and a client that reads when it is told to.
+struct Trial {
+    server: Running<App>,
+    client: Client,
+    id: ConnectionId,
+    /// The topics of what was sent, by number; "direct" of what was not published.
+    sent: Vec<&'static str>,
+    heard: Vec<usize>,
+}
 
-    #[test]
-    fn what_does_not_arrive_is_counted_and_the_rest_is_in_order(steps in steps()) {
+impl Trial {
+    /// The socket is full from the beginning on.
+    fn new() -> Self {
         let server = serve(App::default(), |config| {
             set(config, "first", SlowPolicy::DropNewest, MARK / 4);
             set(config, "last", SlowPolicy::DropOldest, MARK / 2);
             set(config, "state", SlowPolicy::Latest, MARK);
             config.limits.outbox_hard = usize::MAX;
         });
-        let mut client = Client::with_small_buffer(server.address);
+        let client = Client::with_small_buffer(server.address);
         let id = server.ask(|app, ctx| {
             for topic in TOPICS {
                 ctx.subscribe_connection(app.opened[0], topic).unwrap();
             }
+            ctx.send_to(app.opened[0], &"plug".repeat(1 << 20));
             app.opened[0]
         });
-        let mut sent: Vec<&str> = Vec::new();
-        let mut heard: Vec<usize> = Vec::new();
-        // A stalled socket, to begin with.
-        let plug = "p".repeat(6 << 20);
-        server.ask(move |_, ctx| ctx.send_to(id, &plug));
-        let number = |client: &mut Client| match client.read_frame() {
+        Self {
+            server,
+            client,
+            id,
+            sent: Vec::new(),
+            heard: Vec::new(),
+        }
+    }
+
+    fn step(&mut self, step: Step) {
+        let (id, first) = (self.id, self.sent.len());
+        match step {
+            Step::Publish(messages) => {
+                self.sent
+                    .extend(messages.iter().map(|&(topic, _)| TOPICS[topic]));
+                self.server.ask(move |_, ctx| {
+                    for (index, (topic, len)) in messages.into_iter().enumerate() {
+                        let text = format!("{} {}", first + index, "x".repeat(len));
+                        ctx.publish(TOPICS[topic], &text);
+                    }
+                });
+            }
+            Step::Send(len) => {
+                self.sent.push("direct");
+                let text = format!("{first} {}", "x".repeat(len));
+                self.server.ask(move |_, ctx| ctx.send_to(id, &text));
+            }
+            Step::Read(count) => {
+                for _ in 0..count {
+                    if self.server.ask(move |_, ctx| ctx.queued_of(id)) == 0 {
+                        break;
+                    }
+                    self.read();
+                }
+            }
+            Step::Ping => self.client.frame(PING, b"ping"),
+        }
+    }
+
+    /// Reads one frame; answers whether it was the last.
+    fn read(&mut self) -> bool {
+        match self.client.read_frame() {
             (TEXT, text) => {
                 let text = String::from_utf8(text).unwrap();
-                text.split(' ').next().unwrap().parse::<usize>().ok()
+                self.heard
+                    .extend(text.split(' ').next().unwrap().parse::<usize>().ok());
+                text == "end"
             }
-            (PONG, _) => None,
+            (PONG, _) => false,
             frame => panic!("{frame:?}"),
-        };
+        }
+    }
+
+    /// Reads all that is left and answers how many are missing, by namespace.
+    fn finish(&mut self) -> HashMap<&'static str, u64> {
+        let id = self.id;
+        self.server.ask(move |_, ctx| ctx.send_to(id, "end"));
+        while !self.read() {}
+        let mut missing = HashMap::new();
+        for (number, topic) in self.sent.iter().enumerate() {
+            if self.heard.binary_search(&number).is_err() {
+                *missing.entry(topic.split(':').next().unwrap()).or_default() += 1;
+            }
+        }
+        missing
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_does_not_arrive_is_counted_and_the_rest_is_in_order(steps in steps()) {
+        let mut trial = Trial::new();
         for step in steps {
-            match step {
-                Step::Publish(messages) => {
-                    let first = sent.len();
-                    sent.extend(messages.iter().map(|&(topic, _)| TOPICS[topic]));
-                    server.ask(move |_, ctx| {
-                        for (index, (topic, len)) in messages.into_iter().enumerate() {
-                            let text = format!("{} {}", first + index, "x".repeat(len));
-                            ctx.publish(TOPICS[topic], &text);
-                        }
-                    });
-                }
-                Step::Send(len) => {
-                    let text = format!("{} {}", sent.len(), "x".repeat(len));
-                    sent.push("direct");
-                    server.ask(move |_, ctx| ctx.send_to(id, Message::text(&text)));
-                }
-                Step::Read(count) => {
-                    for _ in 0..count {
-                        if server.ask(move |_, ctx| ctx.queued_of(id)) == 0 {
-                            break;
-                        }
-                        heard.extend(number(&mut client));
-                    }
-                }
-                Step::Ping => client.frame(PING, b"ping"),
-            }
+            trial.step(step);
         }
-        server.ask(move |_, ctx| ctx.send_to(id, "end"));
-        loop {
-            match client.read_frame() {
-                (TEXT, text) if text == b"end" => break,
-                (TEXT, text) => {
-                    let text = String::from_utf8(text).unwrap();
-                    heard.extend(text.split(' ').next().unwrap().parse::<usize>().ok());
-                }
-                (PONG, _) => {}
-                frame => panic!("{frame:?}"),
-            }
-        }
-        prop_assert!(heard.is_sorted_by(|one, next| one < next));
-        server.wait_until("no memory is taken", |app, ctx| {
+        let missing = trial.finish();
+        prop_assert!(trial.heard.is_sorted_by(|one, next| one < next));
+        prop_assert_eq!(missing.get("direct"), None);
+        let Trial { server, .. } = &trial;
+        server.wait_until("all is told and no memory is taken", |app, ctx| {
             let told: u64 = app.lost.iter().map(|(_, lost)| lost.total()).sum();
             ctx.gauges().output_memory == 0 && told == ctx.stats().lost.total()
         });
         let lost = server.ask(|_, ctx| ctx.stats().lost);
-        let mut missing: HashMap<&str, u64> = HashMap::new();
-        let gone = (0..sent.len()).filter(|number| heard.binary_search(number).is_err());
-        for number in gone {
-            let namespace = sent[number].split(':').next().unwrap();
-            *missing.entry(namespace).or_default() += 1;
-        }
-        prop_assert_eq!(missing.get("direct"), None);
         prop_assert_eq!(missing.values().sum::<u64>(), lost.total());
         prop_assert_eq!(server.ask(|app, _| app.ended.len()), 0);
     }

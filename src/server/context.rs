@@ -352,7 +352,8 @@ impl<'a, S> Context<'a, S> {
     /// written to it and published to its subscriptions, in this form. [`Handler::open`] follows
     /// when the head is written, and [`Handler::close`] when the connection has ended.
     ///
-    /// Goes with [`Handler::request`] only; elsewhere it does nothing.
+    /// Goes with [`Handler::request`] only; elsewhere, and where only the head was asked for, it does
+    /// nothing.
     ///
     /// [`Handler::open`]: crate::Handler::open
     /// [`Handler::close`]: crate::Handler::close

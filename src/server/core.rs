@@ -712,7 +712,9 @@ impl<S> Core<S> {
         }
         if self.corked == Some(key) {
             self.flush_full_cork(key);
-        } else if !self.admit(key, 1) {
+        }
+        let is_corked = self.corked == Some(key) && !self.peers[key].has_output();
+        if !is_corked && !self.admit(key, 1) {
             return Sent::Dropped;
         }
         self.write(key, |_, output| output.extend_from_slice(bytes));

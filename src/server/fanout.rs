@@ -152,10 +152,6 @@ impl<S> Core<S> {
     ) -> Result<Published, PublishError> {
         self.stats.published += 1;
         let known = self.topics.id(name);
-        let nobody_cares = self.topics.pattern_count() == 0 && !self.keeps_history;
-        if known.is_none() && nobody_cares && options.idempotency_key.is_none() {
-            return Ok(Published::TO_NOBODY);
-        }
         let may_be_pattern = self.topics.pattern_count() > 0 || known.is_none();
         if may_be_pattern && TopicTable::is_pattern(name) {
             return Err(PublishError::Pattern);
@@ -255,9 +251,10 @@ impl<S> Core<S> {
         }
     }
 
-    /// A batch that is full while the last one is still on its way: who fills it waits.
+    /// A batch that is full: who fills it waits until it is on its way. One short message after
+    /// the other may publish much.
     fn throttle(&mut self, by: Option<usize>) {
-        if self.batch.len() < FULL_BATCH || self.walk.is_over() {
+        if self.batch.len() < FULL_BATCH {
             return;
         }
         let Some(key) = by else { return };

@@ -169,14 +169,6 @@ pub struct Published {
     pub position: Option<Position>,
 }
 
-impl Published {
-    /// Nobody is there to get or to keep it.
-    pub(crate) const TO_NOBODY: Self = Self {
-        subscribers: 0,
-        position: None,
-    };
-}
-
 /// A message cannot be published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -15,6 +15,7 @@ use super::context::Context;
 use super::core::Core;
 use super::handler::{Accept, Closed, Fault, Handler, Lost};
 use super::peer::Stage;
+use super::publication::Form;
 use super::stats::Cause;
 use super::transport::Transport;
 use crate::mid_page;
@@ -419,8 +420,11 @@ impl<H: Handler> Pass<'_, H> {
         } else if let Some(work) = &mut peer.work {
             work.message_since = 0;
         }
-        if ring.is_some() {
-            core.work(key).ring = ring;
+        match ring {
+            // Nobody will look at what came behind the request of a stream.
+            Some(ring) if core.peers[key].stage == Stage::Streaming => core.rings.put(ring),
+            Some(_) => core.work(key).ring = ring,
+            None => {}
         }
         core.linger_when_drained(key);
     }
@@ -570,10 +574,13 @@ fn answer<H: Handler>(
     }
     let response = handler.request(&mut Context::new(core, Some(key)), request);
     core.stats.requests += 1;
-    if core.peers[key].state.is_some() {
+    if core.peers[key].state.is_some() && !request.is_head() {
         stream(core, key, &response);
         return handler.open(&mut Context::new(core, Some(key)));
     }
+    // RFC 9110 §9.3.2: a response to HEAD has no body, and so no stream.
+    core.peers[key].state = None;
+    core.set_form(key, Form::PLAIN);
     respond(core, key, request, &response);
 }
 
@@ -590,6 +597,8 @@ fn stream<S>(core: &mut Core<S>, key: usize, response: &Response) {
     core.peers[key].stage = Stage::Streaming;
     core.stats.streams += 1;
     begin(core, key);
+    // What has come behind the request, FIN perhaps, gets no edge of its own.
+    core.read_later(key);
 }
 
 /// The connection is open: from here on it must show signs of life.
