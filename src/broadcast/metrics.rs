@@ -12,7 +12,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 use stentor::protocol::ProtocolError;
-use stentor::{Cause, Gauges, Histogram, Stats};
+use stentor::{Cause, Gauges, Histogram, Side, Stats};
 
 /// The `Content-Type` of what [`expose`] makes.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -72,6 +72,8 @@ impl Collector for Numbers {
         page.counts("websockets_refused", "Requests refused because they were wrong or late", "status", stats.refused.iter())?;
         page.count("websockets_refused_by_application", "Opening handshakes that the application refused", stats.refused_by_application)?;
         page.counts("websockets_closed", "WebSockets that ended", "cause", CAUSES.map(|cause| (cause.name(), stats.closed(cause))))?;
+
+        page.closes("websockets_closes", "WebSockets that ended, by who ended them and the close code", stats)?;
 
         page.count("messages_received", "Messages received", stats.messages_in)?;
         page.count("messages_sent", "Messages sent, or queued, to subscribers of their topics", stats.messages_out)?;
@@ -167,6 +169,21 @@ impl Page<'_> {
         Ok(())
     }
 
+    fn closes(&mut self, name: &str, help: &str, stats: &Stats) -> fmt::Result {
+        let mut metric = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (side, code, count) in stats.closes() {
+            let side = match side {
+                Side::Server => "server",
+                Side::Peer => "peer",
+            };
+            let labels = [("side", side.to_string()), ("code", code.to_string())];
+            write_count(metric.encode_family(&labels)?, count)?;
+        }
+        Ok(())
+    }
+
     fn durations(&mut self, name: &str, help: &str, histogram: &Histogram) -> fmt::Result {
         let mut below = 0;
         let buckets: Vec<(f64, u64)> = histogram
@@ -231,13 +248,13 @@ mod tests {
         };
         assert!(suffixes.contains(&suffix), "{sample}");
         let labels = labels.strip_suffix('}').unwrap();
-        if let Some((label, value)) = labels.split_once('=') {
-            let has_few_values = ["status", "cause", "side", "reason", "le"].contains(&label);
+        for label in labels.split(',').filter(|label| !label.is_empty()) {
+            let (label, value) = label.split_once('=').expect("a label has a value");
+            let has_few_values =
+                ["status", "cause", "side", "code", "reason", "le"].contains(&label);
             assert!(has_few_values, "{sample}");
             let value = value.strip_prefix('"').and_then(|v| v.strip_suffix('"'));
-            assert!(!value.unwrap().contains(['"', ',', '\\']), "{sample}");
-        } else {
-            assert_eq!(labels, "");
+            assert!(!value.unwrap().contains(['"', '\\']), "{sample}");
         }
     }
 
@@ -343,7 +360,7 @@ mod tests {
         let causes = causes.split(']').next().unwrap();
         assert_eq!(causes.matches(',').count(), CAUSES.len());
         // Those that are shown by a label, or as histograms.
-        for several in ["causes", "refused", "lost", "turn", "fan_out"] {
+        for several in ["causes", "closes", "refused", "lost", "turn", "fan_out"] {
             assert!(fields.remove(several), "{several}");
         }
         let lost = format!("{:#?}", Stats::default().lost);
@@ -425,6 +442,13 @@ mod tests {
                 "{sample}"
             );
         }
+        let closed = |side, code| {
+            samples
+                [&format!("stentor_websockets_closes_total{{side=\"{side}\",code=\"{code}\"}}")[..]]
+        };
+        assert_eq!(closed("peer", 1006), "2");
+        assert_eq!(closed("peer", 1005), "1");
+        assert_eq!(closed("server", 1002), "1");
         let sum = |name: &str| -> u64 {
             let of_name = samples
                 .iter()
