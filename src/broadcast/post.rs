@@ -68,7 +68,10 @@ fn is_text(content_type: Option<&[u8]>) -> bool {
         .unwrap_or_default()
         .trim_ascii()
         .to_ascii_lowercase();
-    essence.starts_with(b"text/") || essence == b"application/json"
+    // The last is what `curl -d` calls whatever it sends; nothing is decoded.
+    essence.starts_with(b"text/")
+        || essence == b"application/json"
+        || essence == b"application/x-www-form-urlencoded"
 }
 
 fn options(request: &Request<'_>) -> Result<PublishOptions, &'static str> {
@@ -109,7 +112,7 @@ mod tests {
             ("Application/JSON ;charset=utf-8", true),
             ("application/octet-stream", false),
             ("application/jsonl", false),
-            ("application/x-www-form-urlencoded", false),
+            ("application/x-www-form-urlencoded", true),
             ("image/png", false),
             ("text", false),
             ("", false),
