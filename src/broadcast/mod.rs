@@ -33,6 +33,8 @@ use stentor::{
     Publication, PublishError,
 };
 
+use self::company::Company;
+pub(crate) use self::company::own_topics;
 use self::overview::Overview;
 use self::page::Page;
 use self::past::Past;
@@ -48,6 +50,7 @@ pub(crate) struct Broadcast {
     page: Page,
     overview: Overview,
     seats: Seats,
+    company: Company,
     jitter: RandomState,
 }
 
@@ -309,7 +312,7 @@ impl Handler for Broadcast {
     }
 
     fn presence(&mut self, ctx: &mut Context<'_, Place>, event: &PresenceEvent) {
-        company::tell(ctx, event);
+        self.company.tell(ctx, event);
     }
 
     fn encode(form: Form, publication: &Publication<'_>, output: &mut Output<'_>) {

@@ -11,7 +11,7 @@ use super::SetupError;
 use super::flags::{Command, Flags, LimitFlags, TimeoutFlags, TopicFlags};
 use super::namespaces::NamespaceFlag;
 use super::open_files::RESERVED;
-use crate::broadcast::{Access, Origins, Rules, Who};
+use crate::broadcast::{Access, Origins, Rules, Who, own_topics};
 
 /// What is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,9 +159,17 @@ fn rules(config: &Config, flags: &Flags) -> Rules {
 /// The rules of topics, and of namespaces, in which the others hold for what they do not say.
 fn set_topics(config: &mut Config, rules: &mut Rules, flags: &Flags) -> Result<(), SetupError> {
     let default = topic_options(&TopicOptions::default(), &flags.topics)?;
+    let all = &flags.namespaces.namespace;
+    let mut options = all.iter().map(|of_name| of_name.options.presence);
+    let keeps_presence = default.presence || options.any(|presence| presence == Some(true));
     config.topics = Namespaces::new(default.clone());
+    if keeps_presence {
+        let (pattern, own) = own_topics();
+        let inserted = config.topics.insert(pattern, own);
+        inserted.expect("it is the first, and a good one");
+    }
     let access = *rules.access.get(NamespaceId::DEFAULT);
-    for NamespaceFlag { name, options } in &flags.namespaces.namespace {
+    for NamespaceFlag { name, options } in all {
         let wrong = |problem: &dyn fmt::Display| {
             let name = name.escape_debug();
             SetupError::new("namespace", format_args!("`{name}`: {problem}"))
@@ -271,6 +279,7 @@ const LARGEST_RECEIVE_BUFFER: usize = 16 << 20;
 #[cfg(test)]
 mod tests {
     use clap::{CommandFactory, Parser};
+    use stentor::SlowPolicy;
 
     use super::*;
 
@@ -384,6 +393,23 @@ mod tests {
             assert_eq!(found, (size, presence), "{topic}");
             let access = access.get(access.id_of(topic));
             assert_eq!(access.publish, publish, "{topic}");
+        }
+    }
+
+    #[test]
+    fn who_comes_and_goes_is_told_by_rules_of_its_own() {
+        for (arguments, slow) in [
+            (&["--slow=latest"][..], SlowPolicy::Latest),
+            (&["--slow=latest", "--presence=yes"], SlowPolicy::Disconnect),
+            (
+                &["--slow=latest", "--namespace=a.*: presence=yes"],
+                SlowPolicy::Disconnect,
+            ),
+        ] {
+            let topics = resolve(arguments).unwrap().config.topics;
+            let own = topics.get(topics.id_of("@presence.x"));
+            assert_eq!(own.slow, slow, "{arguments:?}");
+            assert!(!own.presence);
         }
     }
 

@@ -117,10 +117,19 @@ test("the overview shows which topics there are and how much is said, and leads 
   const overview = page.locator("#overview");
   await overview.waitFor();
   assert.ok(!await page.getByRole("list", { name: "Topics by subscribers" }).isVisible(), "it opens when it is wanted");
+  for (let number = 0; number < 50; number++) sockets[0].send(`line ${number}`);
+  await message(page, "line 49").waitFor();
   await overview.locator("summary").focus();
   await page.keyboard.press("Enter");
   const own = page.getByRole("link", { name: "overview-b 3" });
   await own.waitFor();
+  // It takes room from the messages, of which the newest stay in view.
+  sockets[0].send("one more line");
+  await message(page, "one more line").waitFor();
+  await page.waitForFunction(() => {
+    const log = document.getElementById("log");
+    return log.lastElementChild.getBoundingClientRect().bottom <= log.getBoundingClientRect().bottom + 1;
+  });
   assert.equal(await own.getAttribute("aria-current"), "page");
   const timer = setInterval(() => sockets[0].send("talk"), 20);
   await page.waitForFunction(() => !["0", ""].includes(document.getElementById("rate-in").textContent));
