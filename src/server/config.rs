@@ -168,6 +168,10 @@ pub struct Limits {
     /// The buffer that all connections of a loop receive into; default 128 KiB: it stays in the
     /// second-level cache, and larger ones measured no better (docs/BENCHMARKS.md).
     pub receive_buffer: usize,
+    /// Pings of one peer that are answered within a second; default 1,000. One more closes the
+    /// connection with 1008: who measures the round trip needs a few, and each costs what a message
+    /// does. 65,535 and more are no limit.
+    pub max_pings: u32,
     /// Topics at a time; default 1,000,000: names come from peers.
     pub max_topics: usize,
     /// Topics that one connection may subscribe to; default 128.
@@ -195,6 +199,7 @@ impl Default for Limits {
             read_budget: 256 << 10,
             accept_budget: 64,
             receive_buffer: 128 << 10,
+            max_pings: 1000,
             max_topics: 1_000_000,
             max_topics_per_connection: 128,
             max_patterns: 10_000,
