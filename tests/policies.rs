@@ -306,6 +306,24 @@ fn one_message_over_the_limit_disconnects_nobody_in_whatever_company_it_comes() 
 }
 
 #[test]
+fn a_message_that_can_never_wait_pushes_nothing_out() {
+    for policy in [SlowPolicy::DropOldest, SlowPolicy::Latest] {
+        let mut stall = Stall::new(&["topic:a"], |config| set(config, "topic", policy, MARK));
+        stall.publish_until(&["topic:a"], |lost| lost.total() > 5);
+        let (before, last) = (stall.stats().lost, stall.published.len() - 1);
+        stall.server.ask(|app, ctx| {
+            ctx.unsubscribe_connection(app.opened[1], "topic:a");
+            ctx.publish("topic:a", &"y".repeat(MARK));
+        });
+        let lost = stall.stats().lost;
+        assert_eq!((lost.newest, lost.total()), (1, before.total() + 1));
+        let count = stall.expected() + 1;
+        assert_eq!(stall.catch_up(count)[count - 1].0, last, "{policy:?}");
+        stall.settle();
+    }
+}
+
+#[test]
 fn direct_sends_and_pongs_have_room_while_messages_are_dropped() {
     let mut stall = Stall::new(&["last:a"], |config| {
         set(config, "last", SlowPolicy::DropOldest, MARK);

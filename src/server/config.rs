@@ -235,8 +235,9 @@ pub struct TopicOptions {
     /// What becomes of messages for a subscriber that reads too slowly; default
     /// [`SlowPolicy::Disconnect`].
     pub slow: SlowPolicy,
-    /// Bytes waiting for one subscriber from which on messages are dropped; default 1 MiB. Does not
-    /// apply to [`SlowPolicy::Disconnect`], for which it is [`Limits::outbox_hard`].
+    /// Bytes waiting for one subscriber from which on messages are dropped; default 1 MiB. A larger
+    /// message reaches only who has taken all before it. Does not apply to
+    /// [`SlowPolicy::Disconnect`], for which it is [`Limits::outbox_hard`].
     pub max_queued: usize,
     /// How long a message may wait before it is dropped as too old; default: as long as the
     /// connection may lag. Does not apply to [`SlowPolicy::Disconnect`].
