@@ -427,6 +427,38 @@ fn a_stalled_reader_that_goes_away_leaves_nothing_behind() {
 }
 
 #[test]
+fn what_waited_for_a_connection_that_is_lost_counts_for_nobody_else() {
+    let server = serve(App::default(), |config| {
+        config.timeouts.write = PATIENCE;
+        config.limits.outbox_hard = usize::MAX;
+        config.limits.max_output = 20 << 20;
+    });
+    let lost = Client::with_small_buffer(server.address);
+    let mut stays = Client::with_small_buffer(server.address);
+    server.ask(|app, ctx| {
+        ctx.send_to(app.opened[0], &vec![0; 18 << 20]);
+    });
+    let before = server.ask(|_, ctx| ctx.gauges().output_memory);
+    assert!((10 << 20..20 << 20).contains(&before), "{before}");
+    // In one turn the loop sends to the one and hears of the end of the other.
+    let stands_still = server.stand_still();
+    lost.reset();
+    server
+        .handle
+        .run(|app, ctx| {
+            ctx.send_to(app.opened[1], &vec![1; 12 << 20]);
+        })
+        .unwrap();
+    drop(stands_still);
+    assert_eq!(server.ended(1)[0].cause, Cause::ConnectionLost);
+    assert_eq!(stays.read_frame().1.len(), 12 << 20);
+    stays.hears_nothing_more();
+    server.ask(|_, ctx| {
+        assert_eq!((ctx.stats().evicted, ctx.gauges().output_memory), (0, 0));
+    });
+}
+
+#[test]
 fn what_has_waited_for_too_long_is_dropped() {
     let mut stall = Stall::new(&["first:a"], |config| {
         let options = TopicOptions {
