@@ -501,6 +501,41 @@ fn cat_171_flood_of_publications_is_held_up() {
 }
 
 #[test]
+fn cat_171_flood_of_requests_is_held_up_and_answered() {
+    // Each is a full batch.
+    const LARGE: usize = 1 << 20;
+    const REQUESTS: usize = 20;
+    const READERS: usize = 12;
+    let server = serve(Press, |config| {
+        patient(config);
+        config.protocol.http.max_body_size = LARGE;
+        config.limits.outbox_soft = usize::MAX;
+        config.limits.outbox_hard = usize::MAX;
+    });
+    let mut readers: Vec<Client> = (0..READERS).map(|_| server.connect()).collect();
+    let mut flooder = Client::raw(server.address);
+    let mut twin = flooder.twin();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let request = [post(LARGE).as_bytes(), &vec![b'x'; LARGE]].concat();
+            twin.send(&request.repeat(REQUESTS));
+        });
+        for reader in &mut readers {
+            scope.spawn(|| {
+                for _ in 0..REQUESTS {
+                    assert_eq!(reader.read_frame().1.len(), LARGE);
+                }
+            });
+        }
+        for _ in 0..REQUESTS {
+            assert!(flooder.head().starts_with("HTTP/1.1 200 "));
+            assert_eq!(flooder.read(2), READERS.to_string().as_bytes());
+        }
+    });
+    assert!(server.ask(|_, ctx| ctx.stats().throttled) > 0);
+}
+
+#[test]
 fn cat_172_publication_to_nobody_and_to_names_of_no_topic() {
     let server = serve(obedient(), |_| ());
     let mut client = server.connect();
