@@ -272,7 +272,10 @@ fn reading_pauses_while_the_peer_does_not_take_the_answers_and_then_goes_on() {
 
 #[test]
 fn a_peer_that_pings_and_never_reads_costs_one_pong() {
-    let server = serve(App::default(), |config| config.timeouts.write = PATIENCE);
+    let server = serve(App::default(), |config| {
+        config.timeouts.write = PATIENCE;
+        config.limits.max_pings = u32::MAX;
+    });
     let mut client = Client::with_small_buffer(server.address);
     let ping = |index: u32| {
         let mut payload = [b'p'; 125];

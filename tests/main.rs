@@ -4,6 +4,7 @@ mod backpressure;
 mod catalogue_frames;
 mod catalogue_handshake;
 mod catalogue_loop;
+mod catalogue_topics;
 mod chunking;
 mod echo;
 mod edges;

@@ -306,6 +306,24 @@ fn one_message_over_the_limit_disconnects_nobody_in_whatever_company_it_comes() 
 }
 
 #[test]
+fn a_message_that_can_never_wait_pushes_nothing_out() {
+    for policy in [SlowPolicy::DropOldest, SlowPolicy::Latest] {
+        let mut stall = Stall::new(&["topic:a"], |config| set(config, "topic", policy, MARK));
+        stall.publish_until(&["topic:a"], |lost| lost.total() > 5);
+        let (before, last) = (stall.stats().lost, stall.published.len() - 1);
+        stall.server.ask(|app, ctx| {
+            ctx.unsubscribe_connection(app.opened[1], "topic:a");
+            ctx.publish("topic:a", &"y".repeat(MARK));
+        });
+        let lost = stall.stats().lost;
+        assert_eq!((lost.newest, lost.total()), (1, before.total() + 1));
+        let count = stall.expected() + 1;
+        assert_eq!(stall.catch_up(count)[count - 1].0, last, "{policy:?}");
+        stall.settle();
+    }
+}
+
+#[test]
 fn direct_sends_and_pongs_have_room_while_messages_are_dropped() {
     let mut stall = Stall::new(&["last:a"], |config| {
         set(config, "last", SlowPolicy::DropOldest, MARK);
@@ -406,6 +424,38 @@ fn a_stalled_reader_that_goes_away_leaves_nothing_behind() {
         });
         assert_eq!(good.hear(), "on it goes");
     }
+}
+
+#[test]
+fn what_waited_for_a_connection_that_is_lost_counts_for_nobody_else() {
+    let server = serve(App::default(), |config| {
+        config.timeouts.write = PATIENCE;
+        config.limits.outbox_hard = usize::MAX;
+        config.limits.max_output = 20 << 20;
+    });
+    let lost = Client::with_small_buffer(server.address);
+    let mut stays = Client::with_small_buffer(server.address);
+    server.ask(|app, ctx| {
+        ctx.send_to(app.opened[0], &vec![0; 18 << 20]);
+    });
+    let before = server.ask(|_, ctx| ctx.gauges().output_memory);
+    assert!((10 << 20..20 << 20).contains(&before), "{before}");
+    // In one turn the loop sends to the one and hears of the end of the other.
+    let stands_still = server.stand_still();
+    lost.reset();
+    server
+        .handle
+        .run(|app, ctx| {
+            ctx.send_to(app.opened[1], &vec![1; 12 << 20]);
+        })
+        .unwrap();
+    drop(stands_still);
+    assert_eq!(server.ended(1)[0].cause, Cause::ConnectionLost);
+    assert_eq!(stays.read_frame().1.len(), 12 << 20);
+    stays.hears_nothing_more();
+    server.ask(|_, ctx| {
+        assert_eq!((ctx.stats().evicted, ctx.gauges().output_memory), (0, 0));
+    });
 }
 
 #[test]

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use stentor::protocol::http::{Request, Response};
+use stentor::topic::Namespaces;
 use stentor::{
     Accept, Cause, CloseCode, Closed, Config, ConnectionId, Context, Form, Handler, Message,
-    Output, Publication, Sent,
+    Output, Publication, Sent, SlowPolicy, TopicOptions,
 };
 
 use crate::support::{Client, PATIENCE, Running, TEXT, masked, serve, upgrade_request};
@@ -316,6 +317,51 @@ fn a_stream_that_nobody_reads_is_dropped() {
     assert_eq!(reader.read(17), b"<news:on it goes>");
     drop((stuck, reader));
     assert_eq!(ended(&server).len(), 2);
+}
+
+#[test]
+fn what_a_slow_stream_loses_are_whole_publications() {
+    const LEN: usize = 10_000;
+    let server = start(|config| {
+        config.topics = Namespaces::new(TopicOptions {
+            slow: SlowPolicy::DropOldest,
+            max_queued: 20 * LEN,
+            ..TopicOptions::default()
+        });
+        config.timeouts.write = PATIENCE;
+        // Keep-alives stand behind what waits.
+        config.timeouts.idle = Duration::from_millis(40);
+    });
+    let mut slow = listener(&server);
+    let mut published = 0_u64;
+    while server.ask(|_, ctx| ctx.stats().lost.oldest) < 50 {
+        let text = format!("{published} {}", "x".repeat(LEN));
+        server.ask(move |_, ctx| {
+            ctx.publish("news", &text);
+            ctx.publish("nobody has it", "x");
+        });
+        published += 1;
+        assert!(published < 10_000);
+    }
+    server.ask(|feed, ctx| {
+        ctx.close_connection(feed.opened[0], CloseCode::NORMAL, "")
+            .unwrap();
+    });
+    let body = String::from_utf8(slow.read_to_end()).unwrap();
+    drop(slow);
+    let body = body.replace("(still here)", "");
+    let parts = body.strip_prefix('<').unwrap().strip_suffix('>').unwrap();
+    let numbers = parts.split("><").map(|part| {
+        let (number, padding) = part.strip_prefix("news:").unwrap().split_once(' ').unwrap();
+        assert_eq!(padding.len(), LEN);
+        number.parse::<u64>().unwrap()
+    });
+    let numbers: Vec<u64> = numbers.collect();
+    assert!(numbers.is_sorted_by(|one, next| one < next));
+    assert_eq!(numbers.last(), Some(&(published - 1)));
+    let lost = server.ask(|_, ctx| ctx.stats().lost.total());
+    assert_eq!(numbers.len() as u64, published - lost);
+    assert_eq!(ended(&server), [(1000, Cause::Application)]);
 }
 
 #[test]

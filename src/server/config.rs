@@ -178,6 +178,10 @@ pub struct Limits {
     /// The buffer that all connections of a loop receive into; default 128 KiB: it stays in the
     /// second-level cache, and larger ones measured no better (docs/BENCHMARKS.md).
     pub receive_buffer: usize,
+    /// Pings of one peer that are answered within a second; default 1,000. One more closes the
+    /// connection with 1008: who measures the round trip needs a few, and each costs what a message
+    /// does. 65,535 and more are no limit.
+    pub max_pings: u32,
     /// Topics at a time; default 1,000,000: names come from peers.
     pub max_topics: usize,
     /// Topics that one connection may subscribe to; default 128.
@@ -206,6 +210,7 @@ impl Default for Limits {
             accept_budget: 64,
             walk_sends: 512,
             receive_buffer: 128 << 10,
+            max_pings: 1000,
             max_topics: 1_000_000,
             max_topics_per_connection: 128,
             max_patterns: 10_000,
@@ -241,8 +246,9 @@ pub struct TopicOptions {
     /// What becomes of messages for a subscriber that reads too slowly; default
     /// [`SlowPolicy::Disconnect`].
     pub slow: SlowPolicy,
-    /// Bytes waiting for one subscriber from which on messages are dropped; default 1 MiB. Does not
-    /// apply to [`SlowPolicy::Disconnect`], for which it is [`Limits::outbox_hard`].
+    /// Bytes waiting for one subscriber from which on messages are dropped; default 1 MiB. A larger
+    /// message reaches only who has taken all before it. Does not apply to
+    /// [`SlowPolicy::Disconnect`], for which it is [`Limits::outbox_hard`].
     pub max_queued: usize,
     /// How long a message may wait before it is dropped as too old; default: as long as the
     /// connection may lag. Does not apply to [`SlowPolicy::Disconnect`].

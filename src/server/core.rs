@@ -103,6 +103,9 @@ pub(crate) struct Core<S> {
     pub(super) forms: Vec<Form>,
     pub(super) formed: usize,
     pub(super) encode: Encode,
+    /// By key as far as anybody has pinged: how many Pings came in a second, and in which, by its
+    /// lowest bits.
+    pings: Vec<(u16, u16)>,
     pub(super) lanes: RandomState,
     /// Spare memory of publishing.
     pub(super) targets: Vec<TopicId>,
@@ -161,6 +164,11 @@ impl TimeoutTicks {
             write: deadlines.ticks(timeouts.write),
             lag: deadlines.ticks(timeouts.lag),
         }
+    }
+
+    /// After how long a connection that has output waiting is looked at.
+    fn stalled(&self) -> Tick {
+        self.write.min(self.lag)
     }
 
     /// The idle timeout of this connection: up to an eighth shorter, so that the Pings to
@@ -230,6 +238,7 @@ impl<S> Core<S> {
             forms: Vec::new(),
             formed: 0,
             encode: codec.encode,
+            pings: Vec::new(),
             lanes: RandomState::new(),
             targets: Vec::new(),
             own_queued: 0,
@@ -262,6 +271,9 @@ impl<S> Core<S> {
         let key = self
             .peers
             .insert(Peer::new(transport, protocol, self.generation, now));
+        if let Some(pings) = self.pings.get_mut(key) {
+            *pings = (0, 0);
+        }
         let due = self.deadlines.after(self.timeouts.handshake);
         self.deadlines.arm(key, due);
         self.stats.accepted += 1;
@@ -459,7 +471,7 @@ impl<S> Core<S> {
         if work.outbox.is_empty() {
             work.write_since = now;
             work.outbox.set_stalled();
-            let due = self.deadlines.after(self.timeouts.write);
+            let due = self.deadlines.after(self.timeouts.stalled());
             self.deadlines.arm(key, due);
         }
         work
@@ -532,7 +544,7 @@ impl<S> Core<S> {
                 Err(_) => return self.end(key, Cause::ConnectionLost),
             }
             if !work.outbox.is_empty() {
-                let due = work.write_since.saturating_add(self.timeouts.write);
+                let due = work.write_since.saturating_add(self.timeouts.stalled());
                 self.deadlines.arm(key, due);
             } else if peer.stage == Stage::Active {
                 // Only now the peer can come to our Close frame, or to its next request.
@@ -687,7 +699,26 @@ impl<S> Core<S> {
             }
             return;
         }
+        if self.is_ping_flood(key) {
+            let frame = CloseFrame::new(CloseCode::POLICY_VIOLATION, "too many pings");
+            let _ = self.close(key, frame, Cause::PingFlood);
+            return;
+        }
         let _ = self.write(key, |protocol, output| protocol.pong(payload, output));
+    }
+
+    /// Counts a Ping; whether it is one too many in its second.
+    fn is_ping_flood(&mut self, key: usize) -> bool {
+        let second = self.deadlines.now() / self.deadlines.ticks(Duration::from_secs(1));
+        if self.pings.len() <= key {
+            self.pings.resize(key + 1, (0, 0));
+        }
+        let (count, since) = &mut self.pings[key];
+        if *since != second as u16 {
+            (*count, *since) = (0, second as u16);
+        }
+        *count = count.saturating_add(1);
+        u32::from(*count) > self.limits.max_pings
     }
 
     /// Ends a response without end, behind everything that was written so far.

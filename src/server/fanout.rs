@@ -578,6 +578,8 @@ impl<S> Core<S> {
                     return false;
                 }
             }
+            // Nothing makes room for it.
+            _ if len > mark => is_queued = false,
             SlowPolicy::DropNewest => is_queued = !is_full(work.outbox.cost()),
             SlowPolicy::DropOldest => {
                 let entries = work.outbox.cost() - work.outbox.queued();

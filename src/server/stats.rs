@@ -35,10 +35,12 @@ pub enum Cause {
     SlowConsumer,
     /// More bytes waited for all peers than `max_output`, and most of them for this one.
     OutputCap,
+    /// The peer sent more Pings than `max_pings`.
+    PingFlood,
 }
 
 impl Cause {
-    const COUNT: usize = 12;
+    const COUNT: usize = 13;
 
     /// The cause in two words, fit for a log field or a label.
     pub const fn name(self) -> &'static str {
@@ -55,6 +57,7 @@ impl Cause {
             Self::CloseTimeout => "close-timeout",
             Self::SlowConsumer => "slow-consumer",
             Self::OutputCap => "output-cap",
+            Self::PingFlood => "ping-flood",
         }
     }
 
@@ -72,6 +75,7 @@ impl Cause {
             Self::CloseTimeout => 9,
             Self::SlowConsumer => 10,
             Self::OutputCap => 11,
+            Self::PingFlood => 12,
         }
     }
 }
