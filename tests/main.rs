@@ -18,6 +18,7 @@ mod process;
 #[cfg(feature = "program")]
 mod program;
 mod publish;
+mod recovery;
 mod scene;
 mod support;
 mod tidy;

@@ -949,10 +949,35 @@ impl Stage {
         while !is_so(self) {
             self.turn(Duration::from_millis(1))?;
             if Instant::now() > deadline {
-                return Err(format!("waited too long until {what}"));
+                return Err(format!("waited too long until {what}: {:?}", self.shown()));
             }
         }
         Ok(())
+    }
+
+    /// How far each client has come.
+    fn shown(&self) -> Vec<String> {
+        let model = self.model();
+        let shown = |client: &Client| {
+            let record = &model.records[client.record];
+            let Client {
+                next,
+                pings,
+                pongs,
+                has_closed,
+                finished,
+                code,
+                ..
+            } = client;
+            format!(
+                "record {}: {next} of {}, {pongs} of {pings} Pongs, is_open {}, has_closed \
+                 {has_closed}, finished {finished:?}, code {code:?}",
+                client.record,
+                record.expected.len(),
+                record.is_open
+            )
+        };
+        self.clients.iter().map(shown).collect()
     }
 
     /// Lets everyone read, and ends all connections.
