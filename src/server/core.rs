@@ -759,6 +759,7 @@ impl<S> Core<S> {
 mod tests {
     use super::*;
     use crate::protocol::{Acceptance, Assembly, Event};
+    use crate::server::config::SlowPolicy;
     use crate::server::publication::PublishOptions;
     use std::io::Read;
     use std::os::unix::net::UnixStream;
@@ -845,5 +846,76 @@ mod tests {
             core.flush(key);
         }
         assert_eq!(core.peers[key].since, core.deadlines.now());
+    }
+
+    /// A core in which only little of `news` may wait for anybody, and `noise` is dropped.
+    fn core_with_policies() -> Core<()> {
+        let mut config = Config::default();
+        config.limits.walk_sends = 1;
+        let news = TopicOptions {
+            max_queued: 4096,
+            ..TopicOptions::default()
+        };
+        let noise = TopicOptions {
+            slow: SlowPolicy::DropNewest,
+            ..news.clone()
+        };
+        config.topics.insert("news", news).unwrap();
+        config.topics.insert("noise", noise).unwrap();
+        let codec = Codec {
+            encode: |_, _, _| (),
+            keep_alive: b"",
+        };
+        Core::new(config, codec, Instant::now())
+    }
+
+    #[test]
+    fn what_was_not_offered_to_the_socket_yet_makes_nobody_slow() {
+        let mut core = core_with_policies();
+        let (key, mut peer) = open(&mut core);
+        core.subscribe(key, "noise:1", b"").unwrap();
+        core.send(key, Message::text("direct"));
+        publish(&mut core, "noise:1", &[7; 5000]);
+        core.send(key, Message::text("in between"));
+        publish(&mut core, "noise:1", &[8; 5000]);
+        core.flush_topics();
+        core.flush_outboxes();
+        assert_eq!(core.stats.lost.total(), 0);
+        let mut bytes = vec![0; 8 + 5004 + 12 + 5004];
+        peer.read_exact(&mut bytes).unwrap();
+        assert!(bytes.ends_with(&[8; 5000]));
+    }
+
+    #[test]
+    fn who_is_closed_for_being_slow_gets_nothing_behind_the_gap() {
+        let mut core = core_with_policies();
+        let (key, mut peer) = open(&mut core);
+        let (other, _other) = open(&mut core);
+        for key in [key, other] {
+            core.subscribe(key, "news:1", b"").unwrap();
+            core.subscribe(key, "noise:1", b"").unwrap();
+        }
+        while core.peers[key].queued() == 0 {
+            core.send(key, Message::binary(&[0; 3000]));
+            core.flush(key);
+        }
+        publish(&mut core, "noise:1", b"noise");
+        publish(&mut core, "news:1", &[1; 5000]);
+        core.flush_topics();
+        assert!(core.walk.owes(key as u32), "the other one is served first");
+        publish(&mut core, "news:1", b"later");
+        core.flush_topics();
+        assert_eq!(core.stats.dropped_slow, 2);
+        let mut bytes = Vec::new();
+        while core.peers[key].has_output() {
+            let mut part = vec![0; 64 << 10];
+            let count = peer.read(&mut part).unwrap();
+            bytes.extend_from_slice(&part[..count]);
+            core.flush(key);
+        }
+        peer.set_nonblocking(true).unwrap();
+        let _ = peer.read_to_end(&mut bytes);
+        assert!(bytes.ends_with(b"too slow"));
+        assert!(!bytes.windows(5).any(|bytes| bytes == b"later"));
     }
 }

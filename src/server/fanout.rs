@@ -297,7 +297,7 @@ impl<S> Core<S> {
             return;
         }
         let mut batch = std::mem::take(&mut self.batch);
-        if batch.is_droppable() && self.peers[key].has_output() {
+        if batch.is_droppable() && self.is_stalled(key) {
             let parts = batch.gather_copy(form, &entries);
             self.queue_messages(key, &batch, &entries, &parts, 0);
         } else if self.admit(key, entries.len() as u64) {
@@ -420,6 +420,13 @@ impl<S> Core<S> {
         if range.is_empty() {
             return;
         }
+        // What was not offered to the socket yet does not show that its peer is slow.
+        if batch.is_droppable() && self.peers[key].has_output() && !self.is_stalled(key) {
+            self.flush(key);
+            if self.peers[key].stage == Stage::Gone {
+                return;
+            }
+        }
         let peer = &self.peers[key];
         let mut taken = 0;
         if !peer.has_output() {
@@ -451,6 +458,12 @@ impl<S> Core<S> {
         }
         self.stats.deliveries += 1;
         self.pressure(key);
+    }
+
+    /// Whether output waits because the socket is full.
+    fn is_stalled(&self, key: usize) -> bool {
+        let work = self.peers[key].work.as_ref();
+        work.is_some_and(|work| work.outbox.is_stalled())
     }
 
     /// Queues messages one by one, each by the policy of its topic; `taken` bytes of them are
