@@ -272,6 +272,8 @@ struct Record {
     expected_len: usize,
     /// The code with which the server closed it.
     closed_with: Option<u16>,
+    /// How many messages were expected when the last one was sent.
+    last: usize,
     /// How many times the application was told that it has ended.
     ended: usize,
     lost: Lost,
@@ -770,7 +772,7 @@ impl Client {
     /// Whether nothing is under way to it.
     fn is_served(&self, record: &Record) -> bool {
         let has_pongs = self.pongs == self.pings;
-        self.peer.is_over || self.next == record.expected.len() && has_pongs && record.is_open
+        self.peer.is_over || self.next >= record.last && has_pongs && record.is_open
     }
 
     /// What the server has told of losses is what is missing.
@@ -988,14 +990,7 @@ impl Stage {
         self.turn_until("all have their handshake", |stage| {
             stage.clients.iter().all(|client| client.peer.has_head)
         })?;
-        self.for_all_open(|model, ctx, record, id| model.send(ctx, record, id, 20));
-        self.turn_until("all are served", |stage| {
-            let model = stage.model();
-            let mut clients = stage.clients.iter();
-            clients.all(|client| client.is_served(&model.records[client.record]))
-        })?;
-        // Losses are told in the turn behind that in which there is room.
-        self.carry_out(&Op::Turns(3))?;
+        while self.has_served_more()? {}
         for client in &self.clients {
             let problem = client.check_losses(&self.model().records[client.record]);
             problem.map_err(|problem| format!("record {}: {problem}", client.record))?;
@@ -1011,6 +1006,26 @@ impl Stage {
         }
         self.carry_out(&Op::Turns(3))?;
         self.check_end()
+    }
+
+    /// Sends everyone a last message and waits until it has come; answers whether clients made
+    /// anything come behind it, which backpressure had held up.
+    fn has_served_more(&mut self) -> Result<bool, String> {
+        self.for_all_open(|model, ctx, record, id| model.send(ctx, record, id, 20));
+        let serial = self.model().serial;
+        let mut model = self.model.lock().unwrap();
+        for record in &mut model.records {
+            record.last = record.expected.len();
+        }
+        drop(model);
+        self.turn_until("all are served", |stage| {
+            let model = stage.model();
+            let mut clients = stage.clients.iter();
+            clients.all(|client| client.is_served(&model.records[client.record]))
+        })?;
+        // Losses are told in the turn behind that in which there is room.
+        self.carry_out(&Op::Turns(3))?;
+        Ok(self.model().serial > serial)
     }
 
     fn for_all_open(
