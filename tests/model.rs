@@ -682,7 +682,8 @@ impl Client {
         self.peer.receive(self.appetite);
         while let Some((first, payload)) = self.peer.next() {
             if self.code.is_some() {
-                return Err(format!("a frame {first:x} behind Close"));
+                let shown = shown(&payload);
+                return Err(format!("a frame {first:x} behind Close: {shown}"));
             }
             match first {
                 TEXT | BINARY => self.compare(record, first, &payload)?,

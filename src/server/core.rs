@@ -348,12 +348,13 @@ impl<S> Core<S> {
         if self.corked == Some(key) {
             self.flush_full_cork(key);
         }
+        self.settle(key);
+        // What was published so far may have been too much for it.
         let peer = &self.peers[key];
         if !peer.protocol.is_open() || peer.stage == Stage::Gone {
             self.stats.dropped_closed += 1;
             return Sent::Dropped;
         }
-        self.settle(key);
         let is_corked = self.corked == Some(key) && !self.peers[key].has_output();
         if is_corked && message.payload().len() >= UNCOPIED {
             self.send_uncopied(key, message);
@@ -917,5 +918,29 @@ mod tests {
         let _ = peer.read_to_end(&mut bytes);
         assert!(bytes.ends_with(b"too slow"));
         assert!(!bytes.windows(5).any(|bytes| bytes == b"later"));
+    }
+
+    #[test]
+    fn who_turns_out_to_be_too_slow_is_neither_subscribed_nor_sent_to() {
+        let mut core = core_with_policies();
+        for act in [0, 1] {
+            let (key, _peer) = open(&mut core);
+            core.subscribe(key, "news:1", b"").unwrap();
+            core.subscribe(key, "noise:1", b"").unwrap();
+            while core.peers[key].queued() == 0 {
+                core.send(key, Message::binary(&[0; 3000]));
+                core.flush(key);
+            }
+            publish(&mut core, "noise:1", b"noise");
+            publish(&mut core, "news:1", &[1; 5000]);
+            if act == 0 {
+                assert!(core.subscribe(key, "news:2", b"").is_err());
+            } else {
+                let sent = core.send(key, Message::binary(&[0; 70_000]));
+                assert_eq!(sent, Sent::Dropped);
+            }
+            assert_eq!(core.topics.subscription_count(), 0);
+            core.flush_topics();
+        }
     }
 }
