@@ -25,6 +25,7 @@ mod process;
 #[cfg(feature = "program")]
 mod program;
 mod publish;
+mod recovery;
 mod scene;
 mod slices;
 mod streams;

@@ -272,6 +272,8 @@ struct Record {
     expected_len: usize,
     /// The code with which the server closed it.
     closed_with: Option<u16>,
+    /// How many messages were expected when the last one was sent.
+    last: usize,
     /// How many times the application was told that it has ended.
     ended: usize,
     lost: Lost,
@@ -680,7 +682,8 @@ impl Client {
         self.peer.receive(self.appetite);
         while let Some((first, payload)) = self.peer.next() {
             if self.code.is_some() {
-                return Err(format!("a frame {first:x} behind Close"));
+                let shown = shown(&payload);
+                return Err(format!("a frame {first:x} behind Close: {shown}"));
             }
             match first {
                 TEXT | BINARY => self.compare(record, first, &payload)?,
@@ -770,7 +773,7 @@ impl Client {
     /// Whether nothing is under way to it.
     fn is_served(&self, record: &Record) -> bool {
         let has_pongs = self.pongs == self.pings;
-        self.peer.is_over || self.next == record.expected.len() && has_pongs && record.is_open
+        self.peer.is_over || self.next >= record.last && has_pongs && record.is_open
     }
 
     /// What the server has told of losses is what is missing.
@@ -949,10 +952,35 @@ impl Stage {
         while !is_so(self) {
             self.turn(Duration::from_millis(1))?;
             if Instant::now() > deadline {
-                return Err(format!("waited too long until {what}"));
+                return Err(format!("waited too long until {what}: {:?}", self.shown()));
             }
         }
         Ok(())
+    }
+
+    /// How far each client has come.
+    fn shown(&self) -> Vec<String> {
+        let model = self.model();
+        let shown = |client: &Client| {
+            let record = &model.records[client.record];
+            let Client {
+                next,
+                pings,
+                pongs,
+                has_closed,
+                finished,
+                code,
+                ..
+            } = client;
+            format!(
+                "record {}: {next} of {}, {pongs} of {pings} Pongs, is_open {}, has_closed \
+                 {has_closed}, finished {finished:?}, code {code:?}",
+                client.record,
+                record.expected.len(),
+                record.is_open
+            )
+        };
+        self.clients.iter().map(shown).collect()
     }
 
     /// Lets everyone read, and ends all connections.
@@ -963,14 +991,7 @@ impl Stage {
         self.turn_until("all have their handshake", |stage| {
             stage.clients.iter().all(|client| client.peer.has_head)
         })?;
-        self.for_all_open(|model, ctx, record, id| model.send(ctx, record, id, 20));
-        self.turn_until("all are served", |stage| {
-            let model = stage.model();
-            let mut clients = stage.clients.iter();
-            clients.all(|client| client.is_served(&model.records[client.record]))
-        })?;
-        // Losses are told in the turn behind that in which there is room.
-        self.carry_out(&Op::Turns(3))?;
+        while self.has_served_more()? {}
         for client in &self.clients {
             let problem = client.check_losses(&self.model().records[client.record]);
             problem.map_err(|problem| format!("record {}: {problem}", client.record))?;
@@ -986,6 +1007,26 @@ impl Stage {
         }
         self.carry_out(&Op::Turns(3))?;
         self.check_end()
+    }
+
+    /// Sends everyone a last message and waits until it has come; answers whether clients made
+    /// anything come behind it, which backpressure had held up.
+    fn has_served_more(&mut self) -> Result<bool, String> {
+        self.for_all_open(|model, ctx, record, id| model.send(ctx, record, id, 20));
+        let serial = self.model().serial;
+        let mut model = self.model.lock().unwrap();
+        for record in &mut model.records {
+            record.last = record.expected.len();
+        }
+        drop(model);
+        self.turn_until("all are served", |stage| {
+            let model = stage.model();
+            let mut clients = stage.clients.iter();
+            clients.all(|client| client.is_served(&model.records[client.record]))
+        })?;
+        // Losses are told in the turn behind that in which there is room.
+        self.carry_out(&Op::Turns(3))?;
+        Ok(self.model().serial > serial)
     }
 
     fn for_all_open(

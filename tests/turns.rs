@@ -109,6 +109,10 @@ impl<H: Handler> Turns<H> {
         }
     }
 
+    pub(crate) fn app(&self) -> &H {
+        self.server.handler()
+    }
+
     pub(crate) fn tcp(&self) -> SocketAddr {
         let endpoints = self.server.endpoints();
         let tcp = endpoints.iter().find_map(|endpoint| match endpoint {

@@ -241,12 +241,8 @@ impl<'a, S> Context<'a, S> {
         topic: &str,
         info: &[u8],
     ) -> Result<bool, SubscribeError> {
-        let key = self
-            .core
-            .key(id)
-            .filter(|&key| self.core.is_receiving(key))
-            .ok_or(SubscribeError::NotOpen)?;
-        Ok(self.core.subscribe(key, topic, info)?)
+        let key = self.core.key(id).ok_or(SubscribeError::NotOpen)?;
+        self.core.subscribe(key, topic, info)
     }
 
     /// Ends the subscription of this connection to a topic; answers whether there was one. Closing

@@ -380,12 +380,13 @@ impl<S> Core<S> {
         if self.corked == Some(key) {
             self.flush_full_cork(key);
         }
+        self.settle(key);
+        // What was published so far may have been too much for it.
         let peer = &self.peers[key];
         if !peer.protocol.is_open() || peer.stage == Stage::Gone {
             self.stats.dropped_closed += 1;
             return Sent::Dropped;
         }
-        self.settle(key);
         let is_corked = self.corked == Some(key) && !self.peers[key].has_output();
         if is_corked && message.payload().len() >= UNCOPIED {
             self.send_uncopied(key, message);
@@ -812,6 +813,7 @@ impl<S> Core<S> {
 mod tests {
     use super::*;
     use crate::protocol::{Acceptance, Assembly, Event};
+    use crate::server::config::SlowPolicy;
     use crate::server::publication::PublishOptions;
     use std::io::Read;
     use std::os::unix::net::UnixStream;
@@ -898,5 +900,100 @@ mod tests {
             core.flush(key);
         }
         assert_eq!(core.peers[key].since, core.deadlines.now());
+    }
+
+    /// A core in which only little of `news` may wait for anybody, and `noise` is dropped.
+    fn core_with_policies() -> Core<()> {
+        let mut config = Config::default();
+        config.limits.walk_sends = 1;
+        let news = TopicOptions {
+            max_queued: 4096,
+            ..TopicOptions::default()
+        };
+        let noise = TopicOptions {
+            slow: SlowPolicy::DropNewest,
+            ..news.clone()
+        };
+        config.topics.insert("news", news).unwrap();
+        config.topics.insert("noise", noise).unwrap();
+        let codec = Codec {
+            encode: |_, _, _| (),
+            keep_alive: b"",
+        };
+        Core::new(config, codec, Instant::now())
+    }
+
+    #[test]
+    fn what_was_not_offered_to_the_socket_yet_makes_nobody_slow() {
+        let mut core = core_with_policies();
+        let (key, mut peer) = open(&mut core);
+        core.subscribe(key, "noise:1", b"").unwrap();
+        core.send(key, Message::text("direct"));
+        publish(&mut core, "noise:1", &[7; 5000]);
+        core.send(key, Message::text("in between"));
+        publish(&mut core, "noise:1", &[8; 5000]);
+        core.flush_topics();
+        core.flush_outboxes();
+        assert_eq!(core.stats.lost.total(), 0);
+        let mut bytes = vec![0; 8 + 5004 + 12 + 5004];
+        peer.read_exact(&mut bytes).unwrap();
+        assert!(bytes.ends_with(&[8; 5000]));
+    }
+
+    #[test]
+    fn who_is_closed_for_being_slow_gets_nothing_behind_the_gap() {
+        let mut core = core_with_policies();
+        let (key, mut peer) = open(&mut core);
+        let (other, _other) = open(&mut core);
+        for key in [key, other] {
+            core.subscribe(key, "news:1", b"").unwrap();
+            core.subscribe(key, "noise:1", b"").unwrap();
+        }
+        while core.peers[key].queued() == 0 {
+            core.send(key, Message::binary(&[0; 3000]));
+            core.flush(key);
+        }
+        publish(&mut core, "noise:1", b"noise");
+        publish(&mut core, "news:1", &[1; 5000]);
+        core.flush_topics();
+        assert!(core.walk.owes(key as u32), "the other one is served first");
+        publish(&mut core, "news:1", b"later");
+        core.flush_topics();
+        assert_eq!(core.stats.dropped_slow, 2);
+        let mut bytes = Vec::new();
+        while core.peers[key].has_output() {
+            let mut part = vec![0; 64 << 10];
+            let count = peer.read(&mut part).unwrap();
+            bytes.extend_from_slice(&part[..count]);
+            core.flush(key);
+        }
+        peer.set_nonblocking(true).unwrap();
+        let _ = peer.read_to_end(&mut bytes);
+        assert!(bytes.ends_with(b"too slow"));
+        assert!(!bytes.windows(5).any(|bytes| bytes == b"later"));
+    }
+
+    #[test]
+    fn who_turns_out_to_be_too_slow_is_neither_subscribed_nor_sent_to() {
+        let mut core = core_with_policies();
+        for act in [0, 1] {
+            let (key, _peer) = open(&mut core);
+            core.subscribe(key, "news:1", b"").unwrap();
+            core.subscribe(key, "noise:1", b"").unwrap();
+            while core.peers[key].queued() == 0 {
+                core.send(key, Message::binary(&[0; 3000]));
+                core.flush(key);
+            }
+            publish(&mut core, "noise:1", b"noise");
+            publish(&mut core, "news:1", &[1; 5000]);
+            if act == 0 {
+                assert!(core.subscribe(key, "news:2", b"").is_err());
+            } else {
+                let sent = core.send(key, Message::binary(&[0; 70_000]));
+                assert_eq!(sent, Sent::Dropped);
+            }
+            assert_eq!(core.topics.subscription_count(), 0);
+            core.flush_topics();
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use super::config::SlowPolicy;
 use super::context::{Gauges, History, Recovery};
 use super::core::Core;
-use super::handler::{ConnectionId, Lost};
+use super::handler::{ConnectionId, Lost, SubscribeError};
 use super::outbox::Droppable;
 use super::peer::Stage;
 use super::presence::{Member, PresenceEvent};
@@ -21,7 +21,7 @@ use super::walk::Budget;
 use crate::protocol::{CloseCode, CloseFrame, Message};
 use crate::topic::{
     self, Epoch, HistoryError, HistoryRules, NamespaceId, Position, Present, Query, Since,
-    Subscribed, TopicError, TopicId, TopicTable,
+    Subscribed, TopicId, TopicTable,
 };
 
 /// What is published in a turn is sent before its end when it is this much.
@@ -77,8 +77,12 @@ impl<S> Core<S> {
         key: usize,
         topic: &str,
         info: &[u8],
-    ) -> Result<bool, TopicError> {
+    ) -> Result<bool, SubscribeError> {
         self.leave_course(key);
+        // What was published so far may have been too much for it.
+        if !self.is_receiving(key) {
+            return Err(SubscribeError::NotOpen);
+        }
         let (topics, options) = (&mut self.topics, &self.topic_options);
         let member = key as u32;
         let Subscribed { topic: id, new } =
