@@ -246,9 +246,10 @@ pub struct TopicOptions {
     /// What becomes of messages for a subscriber that reads too slowly; default
     /// [`SlowPolicy::Disconnect`].
     pub slow: SlowPolicy,
-    /// Bytes waiting for one subscriber from which on messages are dropped; default 1 MiB. A larger
-    /// message reaches only who has taken all before it. Does not apply to
-    /// [`SlowPolicy::Disconnect`], for which it is [`Limits::outbox_hard`].
+    /// Bytes waiting for one subscriber from which on the policy applies; default 1 MiB.
+    /// [`SlowPolicy::Disconnect`] applies at [`Limits::outbox_hard`] at the latest, and lets one
+    /// message more wait, whatever its size; where messages are dropped, a larger one reaches only
+    /// who has taken all before it.
     pub max_queued: usize,
     /// How long a message may wait before it is dropped as too old; default: as long as the
     /// connection may lag. Does not apply to [`SlowPolicy::Disconnect`].

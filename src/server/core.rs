@@ -955,6 +955,7 @@ mod tests {
         }
         publish(&mut core, "noise:1", b"noise");
         publish(&mut core, "news:1", &[1; 5000]);
+        publish(&mut core, "news:1", &[2; 5000]);
         core.flush_topics();
         assert!(core.walk.owes(key as u32), "the other one is served first");
         publish(&mut core, "news:1", b"later");
@@ -986,10 +987,11 @@ mod tests {
             }
             publish(&mut core, "noise:1", b"noise");
             publish(&mut core, "news:1", &[1; 5000]);
+            publish(&mut core, "news:1", &[2; 5000]);
             if act == 0 {
                 assert!(core.subscribe(key, "news:2", b"").is_err());
             } else {
-                let sent = core.send(key, Message::binary(&[0; 70_000]));
+                let sent = core.send(key, Message::binary(&vec![0; 70_000]));
                 assert_eq!(sent, Sent::Dropped);
             }
             assert_eq!(core.topics.subscription_count(), 0);

@@ -241,7 +241,10 @@ impl<S> Core<S> {
     }
 
     fn item<'d>(&self, draft: &Draft<'d>, except: Option<u32>) -> Item<'d> {
-        let policy = self.topic_options.get(draft.namespace).slow;
+        let rules = self.topic_options.get(draft.namespace);
+        let policy = rules.slow;
+        let is_usual =
+            policy == SlowPolicy::Disconnect && rules.max_queued >= self.limits.outbox_hard;
         let lane = match policy {
             SlowPolicy::Latest => self.lanes.hash_one(draft.name),
             _ => 0,
@@ -250,7 +253,7 @@ impl<S> Core<S> {
         Item {
             message: draft.message,
             entry: Entry::new(draft.namespace, lane, except),
-            is_droppable: policy != SlowPolicy::Disconnect,
+            is_droppable: !is_usual,
             source: (self.formed > 0 || is_shared).then(|| Box::new(draft.source())),
         }
     }
@@ -577,7 +580,7 @@ impl<S> Core<S> {
         match policy {
             _ if is_begun => {}
             SlowPolicy::Disconnect => {
-                if work.outbox.queued() > hard {
+                if work.outbox.queued() > hard.min(mark) {
                     self.count_lost(key, lost);
                     return false;
                 }
