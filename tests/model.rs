@@ -149,7 +149,7 @@ fn op(random: &mut Random) -> Op {
 }
 
 fn steps(random: &mut Random) -> Vec<Step> {
-    (0..1 + random.below(6)).map(|_| step(random)).collect()
+    (0..=random.below(6)).map(|_| step(random)).collect()
 }
 
 fn step(random: &mut Random) -> Step {
@@ -224,7 +224,7 @@ impl Item {
         });
         let number = format!("{:012}|", self.serial);
         let start = number.len().saturating_sub(self.len);
-        let mut payload = number[start..].as_bytes().to_vec();
+        let mut payload = number.as_bytes()[start..].to_vec();
         let rest = self.len - payload.len();
         payload.extend_from_slice(&LETTERS[(self.serial % 199) as usize..][..rest]);
         payload
@@ -593,9 +593,10 @@ impl Handler for App {
     fn presence(&mut self, _: &mut Ctx<'_>, event: &PresenceEvent) {
         let mut model = self.model();
         let entry = (event.topic.clone(), event.id);
-        let is_news = match event.has_joined {
-            true => model.present.insert(entry),
-            false => model.present.remove(&entry),
+        let is_news = if event.has_joined {
+            model.present.insert(entry)
+        } else {
+            model.present.remove(&entry)
         };
         model.expect("who joins was absent and who leaves was present", is_news);
     }
@@ -911,9 +912,10 @@ impl Stage {
             model.records.len() - 1
         };
         let target = format!("/{index}");
-        let peer = match is_unix {
-            true => Peer::over_unix(self.turns.unix(), &target),
-            false => Peer::over_tcp(self.turns.tcp(), &target),
+        let peer = if is_unix {
+            Peer::over_unix(self.turns.unix(), &target)
+        } else {
+            Peer::over_tcp(self.turns.tcp(), &target)
         };
         self.clients.push(Client::new(peer, index, slot));
     }
@@ -1063,13 +1065,11 @@ impl Stage {
             .records
             .iter()
             .all(|record| record.id.is_none() || record.ended == 1);
-        match ended && model.present.is_empty() {
-            true => Ok(()),
-            false => Err(format!(
-                "not all have ended, {:?} are present",
-                model.present
-            )),
+        if !ended || !model.present.is_empty() {
+            let present = &model.present;
+            return Err(format!("not all have ended, {present:?} are present"));
         }
+        Ok(())
     }
 }
 

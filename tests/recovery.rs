@@ -75,7 +75,7 @@ impl App {
         }
         stream.count += 1;
         stream.top = position.offset;
-        stream.epoch = position.epoch.as_str().to_owned();
+        position.epoch.as_str().clone_into(&mut stream.epoch);
         if topic == FEW {
             stream.gone = stream.gone.max(stream.top.saturating_sub(KEPT));
         }
@@ -214,9 +214,10 @@ impl Client {
 
     fn connect<H: Handler>(&mut self, turns: &Turns<H>, random: &mut Random) {
         let target = if self.is_headed { "/headed" } else { "/plain" };
-        self.peer = Some(match random.once_in(2) {
-            true => Peer::over_tcp(turns.tcp(), target),
-            false => Peer::over_unix(turns.unix(), target),
+        self.peer = Some(if random.once_in(2) {
+            Peer::over_tcp(turns.tcp(), target)
+        } else {
+            Peer::over_unix(turns.unix(), target)
         });
         self.has_asked = false;
         self.appetite = random.pick(&[usize::MAX, usize::MAX, usize::MAX, 700, 50]);

@@ -936,7 +936,7 @@ mod tests {
             if act == 0 {
                 assert!(core.subscribe(key, "news:2", b"").is_err());
             } else {
-                let sent = core.send(key, Message::binary(&[0; 70_000]));
+                let sent = core.send(key, Message::binary(&vec![0; 70_000]));
                 assert_eq!(sent, Sent::Dropped);
             }
             assert_eq!(core.topics.subscription_count(), 0);
