@@ -593,7 +593,11 @@ impl Handler for App {
     fn presence(&mut self, _: &mut Ctx<'_>, event: &PresenceEvent) {
         let mut model = self.model();
         let entry = (event.topic.clone(), event.id);
-        let is_news = if event.has_joined { model.present.insert(entry) } else { model.present.remove(&entry) };
+        let is_news = if event.has_joined {
+            model.present.insert(entry)
+        } else {
+            model.present.remove(&entry)
+        };
         model.expect("who joins was absent and who leaves was present", is_news);
     }
 
@@ -908,7 +912,11 @@ impl Stage {
             model.records.len() - 1
         };
         let target = format!("/{index}");
-        let peer = if is_unix { Peer::over_unix(self.turns.unix(), &target) } else { Peer::over_tcp(self.turns.tcp(), &target) };
+        let peer = if is_unix {
+            Peer::over_unix(self.turns.unix(), &target)
+        } else {
+            Peer::over_tcp(self.turns.tcp(), &target)
+        };
         self.clients.push(Client::new(peer, index, slot));
     }
 
@@ -1057,10 +1065,11 @@ impl Stage {
             .records
             .iter()
             .all(|record| record.id.is_none() || record.ended == 1);
-        if ended && model.present.is_empty() { Ok(()) } else { Err(format!(
-            "not all have ended, {:?} are present",
-            model.present
-        )) }
+        if !ended || !model.present.is_empty() {
+            let present = &model.present;
+            return Err(format!("not all have ended, {present:?} are present"));
+        }
+        Ok(())
     }
 }
 

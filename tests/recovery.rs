@@ -214,7 +214,11 @@ impl Client {
 
     fn connect<H: Handler>(&mut self, turns: &Turns<H>, random: &mut Random) {
         let target = if self.is_headed { "/headed" } else { "/plain" };
-        self.peer = Some(if random.once_in(2) { Peer::over_tcp(turns.tcp(), target) } else { Peer::over_unix(turns.unix(), target) });
+        self.peer = Some(if random.once_in(2) {
+            Peer::over_tcp(turns.tcp(), target)
+        } else {
+            Peer::over_unix(turns.unix(), target)
+        });
         self.has_asked = false;
         self.appetite = random.pick(&[usize::MAX, usize::MAX, usize::MAX, 700, 50]);
         self.connects += 1;

@@ -737,13 +737,13 @@ impl<S> Core<S> {
 
     /// Writes bytes that are encoded already, behind everything that was sent and published.
     pub(crate) fn send_encoded(&mut self, key: usize, bytes: &[u8]) -> Sent {
+        if self.corked == Some(key) {
+            self.flush_full_cork(key);
+        }
         self.settle(key);
         if !self.is_receiving(key) {
             self.stats.dropped_closed += 1;
             return Sent::Dropped;
-        }
-        if self.corked == Some(key) {
-            self.flush_full_cork(key);
         }
         let is_corked = self.corked == Some(key) && !self.peers[key].has_output();
         if !is_corked && !self.admit(key, 1) {
@@ -997,5 +997,18 @@ mod tests {
             assert_eq!(core.topics.subscription_count(), 0);
             core.flush_topics();
         }
+    }
+
+    #[test]
+    fn what_is_encoded_already_waits_up_to_the_limit_while_its_connection_is_read_as_well() {
+        let mut core = core();
+        let (key, _peer) = open(&mut core);
+        core.corked = Some(key);
+        let mut sent = 0;
+        while core.send_encoded(key, &[0; 10_000]) != Sent::Dropped {
+            sent += 10_000;
+            assert!(sent < 4 * core.limits.outbox_hard);
+        }
+        assert!(core.peers[key].queued() > core.limits.outbox_hard);
     }
 }
