@@ -1078,7 +1078,7 @@ fn configure(config: &mut Config, program: &Program) {
     config.limits.outbox_hard = program.outbox_hard;
     config.limits.outbox_soft = program.outbox_hard / 4;
     let base = TopicOptions {
-        max_queued: program.max_queued,
+        max_queued: Some(program.max_queued),
         ..TopicOptions::default()
     };
     let slow = |slow| TopicOptions {

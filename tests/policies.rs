@@ -20,7 +20,7 @@ const FAR_TOO_MANY: usize = 4096;
 fn set(config: &mut Config, namespace: &str, slow: SlowPolicy, max_queued: usize) {
     let options = TopicOptions {
         slow,
-        max_queued,
+        max_queued: Some(max_queued),
         ..TopicOptions::default()
     };
     config.topics.insert(namespace, options).unwrap();
@@ -463,7 +463,7 @@ fn what_has_waited_for_too_long_is_dropped() {
     let mut stall = Stall::new(&["first:a"], |config| {
         let options = TopicOptions {
             slow: SlowPolicy::DropNewest,
-            max_queued: MARK,
+            max_queued: Some(MARK),
             max_age: Some(Duration::from_millis(100)),
             ..TopicOptions::default()
         };

@@ -534,7 +534,6 @@ fn configure(config: &mut Config, random: &mut Random) {
     let all = TopicOptions {
         history_size: 1_000_000,
         history_ttl: Duration::from_hours(1),
-        max_queued: config.limits.outbox_hard,
         ..TopicOptions::default()
     };
     let few = TopicOptions {

@@ -342,7 +342,7 @@ fn policies_hold_when_a_walk_is_interrupted_by_sends() {
     let server = serve(App::default(), |config| {
         let options = TopicOptions {
             slow: SlowPolicy::Latest,
-            max_queued: 1 << 10,
+            max_queued: Some(1 << 10),
             ..TopicOptions::default()
         };
         config.topics.insert("state", options).unwrap();

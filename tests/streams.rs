@@ -325,7 +325,7 @@ fn what_a_slow_stream_loses_are_whole_publications() {
     let server = start(|config| {
         config.topics = Namespaces::new(TopicOptions {
             slow: SlowPolicy::DropOldest,
-            max_queued: 20 * LEN,
+            max_queued: Some(20 * LEN),
             ..TopicOptions::default()
         });
         config.timeouts.write = PATIENCE;

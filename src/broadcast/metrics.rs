@@ -106,7 +106,7 @@ impl Collector for Numbers {
 }
 
 /// All of them; which error of the protocol is not told apart.
-const CAUSES: [Cause; 12] = [
+const CAUSES: [Cause; 13] = [
     Cause::Peer,
     Cause::Application,
     Cause::Shutdown,
@@ -119,6 +119,7 @@ const CAUSES: [Cause; 12] = [
     Cause::CloseTimeout,
     Cause::SlowConsumer,
     Cause::OutputCap,
+    Cause::PingFlood,
 ];
 
 /// Writes one metric at a time. The format adds `_total` to counts, and units.

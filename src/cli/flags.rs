@@ -127,7 +127,7 @@ pub(super) struct TopicFlags {
     #[arg(env = "STENTOR_SLOW", hide_env = true)]
     pub(super) slow: Option<SlowPolicy>,
 
-    /// Bytes waiting for a slow reader from which on messages are dropped [default: 1MiB]
+    /// Bytes waiting for a slow reader from which on messages are dropped; without it as many as outbox-hard
     #[arg(long, global = true, value_name = "SIZE", value_parser = size)]
     #[arg(env = "STENTOR_MAX_QUEUED", hide_env = true)]
     pub(super) max_queued: Option<usize>,
@@ -202,6 +202,12 @@ pub(super) struct LimitFlags {
     #[arg(long, global = true, value_name = "COUNT", value_parser = count::<usize>)]
     #[arg(env = "STENTOR_MAX_PATTERNS", hide_env = true)]
     pub(super) max_patterns: Option<usize>,
+
+    /// Pings of one peer that are answered within a second; one more closes it with 1008
+    /// [default: 1000]
+    #[arg(long, global = true, value_name = "COUNT", value_parser = count::<u32>)]
+    #[arg(env = "STENTOR_MAX_PINGS", hide_env = true)]
+    pub(super) max_pings: Option<u32>,
 
     /// Bytes waiting for all readers at which those for whom most waits are ended [default: 256MiB]
     #[arg(long, global = true, value_name = "SIZE", value_parser = size)]

@@ -190,7 +190,7 @@ fn set_topics(config: &mut Config, rules: &mut Rules, flags: &Flags) -> Result<(
 fn topic_options(default: &TopicOptions, flags: &TopicFlags) -> Result<TopicOptions, SetupError> {
     let mut options = default.clone();
     set(&mut options.slow, flags.slow);
-    set(&mut options.max_queued, flags.max_queued);
+    options.max_queued = flags.max_queued.or(options.max_queued);
     options.max_age = flags.max_age.or(options.max_age);
     set(&mut options.history_size, flags.history_size);
     set(&mut options.history_ttl, flags.history_ttl);
@@ -225,6 +225,7 @@ fn set_limits(config: &mut Config, flags: &LimitFlags) {
         flags.max_topics_per_connection,
     );
     set(&mut limits.max_patterns, flags.max_patterns);
+    set(&mut limits.max_pings, flags.max_pings);
     set(&mut limits.max_output, flags.max_output);
     set(&mut limits.max_history, flags.max_history);
     set(&mut limits.receive_buffer, flags.receive_buffer);

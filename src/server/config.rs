@@ -246,11 +246,11 @@ pub struct TopicOptions {
     /// What becomes of messages for a subscriber that reads too slowly; default
     /// [`SlowPolicy::Disconnect`].
     pub slow: SlowPolicy,
-    /// Bytes waiting for one subscriber from which on the policy applies; default 1 MiB.
-    /// [`SlowPolicy::Disconnect`] applies at [`Limits::outbox_hard`] at the latest, and lets one
+    /// Bytes waiting for one subscriber from which on the policy applies; default
+    /// [`Limits::outbox_hard`]. [`SlowPolicy::Disconnect`] applies there at the latest, and lets one
     /// message more wait, whatever its size; where messages are dropped, a larger one reaches only
     /// who has taken all before it.
-    pub max_queued: usize,
+    pub max_queued: Option<usize>,
     /// How long a message may wait before it is dropped as too old; default: as long as the
     /// connection may lag. Does not apply to [`SlowPolicy::Disconnect`].
     pub max_age: Option<Duration>,
@@ -298,7 +298,7 @@ impl Default for TopicOptions {
     fn default() -> Self {
         Self {
             slow: SlowPolicy::default(),
-            max_queued: 1 << 20,
+            max_queued: None,
             max_age: None,
             history_size: 0,
             history_ttl: Duration::ZERO,

@@ -907,7 +907,7 @@ mod tests {
         let mut config = Config::default();
         config.limits.walk_sends = 1;
         let news = TopicOptions {
-            max_queued: 4096,
+            max_queued: Some(4096),
             ..TopicOptions::default()
         };
         let noise = TopicOptions {

@@ -242,9 +242,9 @@ impl<S> Core<S> {
 
     fn item<'d>(&self, draft: &Draft<'d>, except: Option<u32>) -> Item<'d> {
         let rules = self.topic_options.get(draft.namespace);
-        let policy = rules.slow;
+        let (policy, hard) = (rules.slow, self.limits.outbox_hard);
         let is_usual =
-            policy == SlowPolicy::Disconnect && rules.max_queued >= self.limits.outbox_hard;
+            policy == SlowPolicy::Disconnect && rules.max_queued.is_none_or(|mark| mark >= hard);
         let lane = match policy {
             SlowPolicy::Latest => self.lanes.hash_one(draft.name),
             _ => 0,
@@ -562,7 +562,8 @@ impl<S> Core<S> {
         let now = self.deadlines.now();
         let hard = self.limits.outbox_hard;
         let options = self.topic_options.get(entry.namespace);
-        let (policy, mark, age) = (options.slow, options.max_queued, options.max_age);
+        let (policy, age) = (options.slow, options.max_age);
+        let mark = options.max_queued.unwrap_or(hard);
         let namespace = entry.namespace.number();
         let droppable = Droppable {
             namespace,
