@@ -369,8 +369,9 @@ impl Model {
             Step::Unsubscribe(slot, name) => {
                 if let Some((record, id)) = find(slot) {
                     let was = self.records[record].subscriptions.remove(name);
-                    let is_strict = self.is_strict(ctx);
                     let answer = ctx.unsubscribe_connection(id, name);
+                    // It may be this that closes a connection for being slow.
+                    let is_strict = self.is_strict(ctx);
                     self.expect("it was subscribed", answer == was || !is_strict);
                 }
             }
@@ -816,7 +817,7 @@ struct Stage {
 impl Stage {
     fn new(program: &Program) -> Self {
         let model = Arc::default();
-        let turns = Turns::new("model", App(Arc::clone(&model)), |config| {
+        let turns = Turns::new(App(Arc::clone(&model)), |config| {
             configure(config, program);
         });
         let patience = program.outbox_hard.min(program.max_queued);
