@@ -191,21 +191,21 @@ struct Follow {
 }
 
 impl Client {
-    fn new(random: &mut Random) -> Self {
-        let mut topics: Vec<usize> = (0..TOPICS.len()).filter(|_| random.once_in(2)).collect();
-        if topics.is_empty() {
-            topics.push(random.below(TOPICS.len()));
-        }
+    /// Each topic is followed by some client.
+    fn new(index: usize, random: &mut Random) -> Self {
+        let is_its = |topic: &usize| *topic == index % TOPICS.len() || random.once_in(2);
+        let topics = (0..TOPICS.len()).filter(is_its);
         let follow = |topic| Follow {
             topic,
             since: None,
             number: 0,
             is_live: false,
         };
+        let follows = topics.map(follow).collect();
         Self {
             peer: None,
             is_headed: random.once_in(2),
-            follows: topics.into_iter().map(follow).collect(),
+            follows,
             has_asked: false,
             appetite: usize::MAX,
             connects: 0,
@@ -412,13 +412,15 @@ impl Stage {
             is_exact,
             ..App::default()
         };
-        let turns = Turns::new(&format!("recovery-{seed}"), app, |config| {
+        let turns = Turns::new(app, |config| {
             configure(config, &mut random);
             if variant == Variant::Evicted {
                 config.limits.max_history = 256 << 10;
             }
         });
-        let clients = (0..CLIENTS).map(|_| Client::new(&mut random)).collect();
+        let clients = (0..CLIENTS)
+            .map(|index| Client::new(index, &mut random))
+            .collect();
         Self {
             turns,
             clients,
@@ -446,9 +448,9 @@ impl Stage {
             lens.push((random.below(TOPICS.len()), random.below(longest)));
         }
         let is_noisy = random.once_in(3);
-        let is_cleared = self.variant != Variant::Exact && random.once_in(40);
+        let is_cleared = self.variant != Variant::Exact && random.once_in(30);
         // Streams that together take more than those without a publication may.
-        let crowd_len = if self.variant == Variant::Evicted && random.once_in(3) {
+        let crowd_len = if self.variant == Variant::Evicted && random.once_in(2) {
             600
         } else {
             0
@@ -564,7 +566,7 @@ fn check(variant: Variant) -> Summary {
     }
     println!("{all:?}");
     assert!(
-        all.connects > 150 && all.recovered > 100 && all.missed > 500,
+        all.connects > 100 && all.recovered > 50 && all.missed > 300,
         "{all:?}"
     );
     all

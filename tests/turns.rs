@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
@@ -64,8 +65,10 @@ pub(crate) struct Turns<H: Handler> {
 
 impl<H: Handler> Turns<H> {
     /// A server at a TCP port and at a unix socket whose name nobody else has.
-    pub(crate) fn new(name: &str, handler: H, configure: impl FnOnce(&mut Config)) -> Self {
-        let file = format!("stentor-{}-{name}", std::process::id());
+    pub(crate) fn new(handler: H, configure: impl FnOnce(&mut Config)) -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let file = format!("stentor-{}-turns-{count}", std::process::id());
         let path = std::env::temp_dir().join(file);
         let tcp = "127.0.0.1:0".parse().unwrap();
         let mut config = Config::listen([tcp, Endpoint::Unix(path.clone())]);
@@ -127,6 +130,9 @@ impl<H: Handler> Turns<H> {
     }
 }
 
+/// What a client reads at once.
+const BUFFER: usize = 64 << 10;
+
 enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
@@ -135,6 +141,7 @@ enum Socket {
 /// A client that reads and writes as much as goes at once.
 pub(crate) struct Peer {
     socket: Socket,
+    buffer: Box<[u8]>,
     input: Vec<u8>,
     /// Where what was not taken out of `input` begins.
     start: usize,
@@ -166,6 +173,7 @@ impl Peer {
     fn new(socket: Socket, target: &str) -> Self {
         let mut peer = Self {
             socket,
+            buffer: vec![0; BUFFER].into(),
             input: Vec::new(),
             start: 0,
             output: Vec::new(),
@@ -218,14 +226,13 @@ impl Peer {
     pub(crate) fn receive(&mut self, mut budget: usize) {
         self.send(&[]);
         while budget > 0 && !self.is_over {
-            let old = self.input.len();
-            self.input.resize(old + budget.min(64 << 10), 0);
+            let part = &mut self.buffer[..budget.min(BUFFER)];
             let received = match &mut self.socket {
-                Socket::Tcp(socket) => socket.read(&mut self.input[old..]),
-                Socket::Unix(socket) => socket.read(&mut self.input[old..]),
+                Socket::Tcp(socket) => socket.read(part),
+                Socket::Unix(socket) => socket.read(part),
             };
             let count = *received.as_ref().unwrap_or(&0);
-            self.input.truncate(old + count);
+            self.input.extend_from_slice(&self.buffer[..count]);
             budget -= count;
             match received {
                 Ok(0) => self.is_over = true,
