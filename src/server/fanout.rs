@@ -31,6 +31,9 @@ const FULL_BATCH: usize = 1 << 20;
 /// notices.
 const FEW: usize = 64;
 
+/// Bytes of a batch of which parts are copied to serve them.
+const SHORT_BATCH: usize = 64 << 10;
+
 /// When the output cap is reached, debtors go until this part of it is free again: looking for
 /// them goes through all connections.
 const CAP_SLACK: usize = 8;
@@ -406,9 +409,15 @@ impl<S> Core<S> {
     fn flush_express(&mut self) {
         let mut topics = std::mem::take(&mut self.express);
         for topic in topics.drain(..) {
+            if self.batch.len() > SHORT_BATCH {
+                continue;
+            }
             // Settling may close the connection, and with that end its subscriptions.
             for member in self.topics.subscribers(topic).to_vec() {
-                self.settle(member as usize);
+                // Who is slow waits for a reference instead of having a copy.
+                if !self.peers[member as usize].has_output() {
+                    self.settle(member as usize);
+                }
             }
         }
         self.express = topics;
