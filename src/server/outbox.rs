@@ -6,6 +6,7 @@
 //! oldest costs no more than pushing, whatever stands in front of it.
 
 use std::collections::VecDeque;
+use std::collections::hash_map::{Entry, HashMap};
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::sync::Arc;
@@ -44,6 +45,8 @@ pub(crate) struct Outbox {
     left: usize,
     /// One for each namespace of which messages were dropped.
     cursors: Vec<Cursor>,
+    /// Of each lane with messages: the place of the newest, and how many there are.
+    lanes: HashMap<u64, (usize, usize)>,
     /// The memory of a chunk that has left, for the next one.
     spare: Vec<u8>,
     /// The socket took less than was offered: an edge will tell when it takes more.
@@ -175,7 +178,7 @@ impl Outbox {
     /// are smaller than their entries.
     #[inline]
     pub(crate) fn cost(&self) -> usize {
-        self.queued + self.chunks.len() * size_of::<Chunk>()
+        self.queued + (self.chunks.len() - self.gone) * size_of::<Chunk>()
     }
 
     /// Whether the socket is full: offering it more is of no use before its edge.
@@ -312,10 +315,31 @@ impl Outbox {
 
     fn pop_front(&mut self) {
         self.left += 1;
-        match self.chunks.pop_front().map(|chunk| chunk.bytes) {
+        let front = self.chunks.pop_front();
+        self.leave_lane(front.as_ref().map_or(0, |chunk| chunk.lane));
+        match front.map(|chunk| chunk.bytes) {
             Some(Bytes::Own { bytes, .. }) => self.keep(bytes),
             Some(Bytes::Gone) => self.gone -= 1,
             Some(Bytes::Shared { .. }) | None => {}
+        }
+    }
+
+    fn leave_lane(&mut self, lane: u64) {
+        if lane != 0
+            && let Entry::Occupied(mut known) = self.lanes.entry(lane)
+        {
+            known.get_mut().1 -= 1;
+            if known.get().1 == 0 {
+                known.remove();
+            }
+        }
+    }
+
+    /// Notes the message at the end of the list.
+    fn enter_lane(&mut self, lane: u64, place: usize) {
+        if lane != 0 {
+            let (newest, count) = self.lanes.entry(lane).or_default();
+            (*newest, *count) = (place, *count + 1);
         }
     }
 
@@ -340,6 +364,10 @@ impl Outbox {
             self.chunks.retain(|chunk| !chunk.is_gone());
             self.gone = 0;
             self.cursors.clear();
+            self.lanes.clear();
+            for index in 0..self.chunks.len() {
+                self.enter_lane(self.chunks[index].lane, self.left + index);
+            }
         }
     }
 
@@ -353,6 +381,7 @@ impl Outbox {
         self.chunks.clear();
         self.chunks.shrink_to(KEPT_CHUNKS); // A backlog of small messages must not keep its memory.
         self.cursors.clear();
+        self.lanes.clear();
         (self.queued, self.own, self.gone, self.left) = (0, 0, 0, 0);
         self.is_stalled = false;
         self.pending_pong = None;
@@ -403,12 +432,19 @@ impl Outbox {
         now: Tick,
     ) {
         debug_assert!(!begun || self.is_empty(), "what has begun is in front");
+        let is_empty = range.is_empty();
         self.append(bytes, range, |bytes| Chunk {
             bytes,
             lane: droppable.lane,
             since: now,
             namespace: (!begun).then_some(droppable.namespace),
         });
+        let place = self.left + self.chunks.len();
+        if let Some(last) = self.chunks.back()
+            && !is_empty
+        {
+            self.enter_lane(last.lane, place - 1);
+        }
     }
 
     /// Drops messages of this namespace, the oldest first, until at most `until` bytes wait or none
@@ -427,14 +463,21 @@ impl Outbox {
         lost
     }
 
-    /// Drops the messages of this lane, of which a newer one comes; of lane 0 none. Looks at all
-    /// that waits.
+    /// Drops the messages of this lane, of which a newer one comes; of lane 0 none.
+    ///
+    /// Who does this before each push has one message of a lane, which is found at once.
     pub(crate) fn conflate(&mut self, lane: u64) -> Lost {
         let mut lost = Lost::default();
-        if lane == 0 {
+        let Some(&(newest, count)) = self.lanes.get(&lane) else {
             return lost;
-        }
-        for index in 0..self.chunks.len() {
+        };
+        let newest = newest - self.left;
+        let first = if count == 1 && self.chunks[newest].lane == lane {
+            newest
+        } else {
+            0
+        };
+        for index in first..=newest {
             let chunk = &self.chunks[index];
             if chunk.lane == lane && chunk.namespace.is_some() {
                 self.lose(index, &mut lost);
@@ -497,8 +540,9 @@ impl Outbox {
     /// Leaves the place of a message empty.
     fn lose(&mut self, index: usize, lost: &mut Lost) {
         let chunk = &mut self.chunks[index];
-        let len = chunk.len();
+        let (len, lane) = (chunk.len(), chunk.lane);
         *chunk = Chunk::kept(Bytes::Gone, chunk.since);
+        self.leave_lane(lane);
         self.gone += 1;
         self.queued -= len;
         lost.messages += 1;
