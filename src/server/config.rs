@@ -280,6 +280,11 @@ pub enum SlowPolicy {
 }
 
 impl TopicOptions {
+    /// How long a message may wait, where it may be dropped.
+    pub(crate) fn age(&self) -> Option<Duration> {
+        self.max_age.filter(|_| self.slow != SlowPolicy::Disconnect)
+    }
+
     pub(crate) fn keeps_history(&self) -> bool {
         self.history_rules().is_on()
     }

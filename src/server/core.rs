@@ -197,7 +197,7 @@ impl<S> Core<S> {
         topics.set_max_patterns(limits.max_patterns);
         let history_cap = limits.max_history;
         let aged = topic_options.iter().filter_map(|(id, options)| {
-            let age = options.max_age?;
+            let age = options.age()?;
             Some((id.number(), deadlines.ticks(age)))
         });
         let ages = aged.collect();
@@ -305,7 +305,8 @@ impl<S> Core<S> {
 
     /// Frees the slab entry, and with it the socket.
     pub(crate) fn remove(&mut self, key: usize) {
-        debug_assert_eq!(self.topics.topics_of(key as u32).len(), 0);
+        // Whatever was done to it since it ended, the next connection with its key begins anew.
+        self.leave_all(key);
         self.deadlines.disarm(key);
         self.set_form(key, Form::PLAIN);
         let mut peer = self.peers.remove(key);
@@ -454,7 +455,7 @@ impl<S> Core<S> {
     }
 
     /// Appends to the outbox what the kernel did not take: an edge will tell when it does.
-    fn queue(&mut self, key: usize, bytes: &[u8]) {
+    pub(super) fn queue(&mut self, key: usize, bytes: &[u8]) {
         if !bytes.is_empty() {
             let now = self.deadlines.now();
             self.stalled_work(key).outbox.push(bytes, now);
@@ -678,12 +679,9 @@ impl<S> Core<S> {
     pub(crate) fn is_paused(&self, key: usize) -> bool {
         let peer = &self.peers[key];
         let Some(work) = &peer.work else { return false };
-        if work.is_throttled {
-            return true;
-        }
         match peer.protocol.state() {
-            State::Open => work.outbox.queued() > self.limits.outbox_soft,
-            State::Connecting => !work.outbox.is_empty(),
+            State::Open => work.is_throttled || work.outbox.queued() > self.limits.outbox_soft,
+            State::Connecting => work.is_throttled || !work.outbox.is_empty(),
             // Nothing that is read produces output any more.
             State::Closing | State::Closed => false,
         }

@@ -34,6 +34,9 @@ const FEW: usize = 64;
 /// Bytes of a batch of which parts are copied to serve them.
 const SHORT_BATCH: usize = 64 << 10;
 
+/// What waits for a subscriber is copied up to this size: a reference takes as much.
+const SMALL: usize = 128;
+
 /// When the output cap is reached, debtors go until this part of it is free again: looking for
 /// them goes through all connections.
 const CAP_SLACK: usize = 8;
@@ -234,7 +237,8 @@ impl<S> Core<S> {
         if count > 0 {
             let item = self.item(draft, except);
             self.batch.push(item, &targets, count, self.now);
-            if count <= FEW && !self.walk.is_over() {
+            let is_noted = self.express.last() == targets.last();
+            if count <= FEW && !self.walk.is_over() && !is_noted {
                 self.express.extend_from_slice(&targets);
             }
             self.throttle(by);
@@ -264,7 +268,7 @@ impl<S> Core<S> {
     /// A batch that is full: who fills it waits until it is on its way. One short message after
     /// the other may publish much.
     fn throttle(&mut self, by: Option<usize>) {
-        if self.batch.len() < FULL_BATCH {
+        if self.batch.weight() < FULL_BATCH {
             return;
         }
         let Some(key) = by else { return };
@@ -277,7 +281,7 @@ impl<S> Core<S> {
 
     /// Whether other threads have to wait with publishing.
     pub(crate) fn is_overfull(&self) -> bool {
-        self.batch.len() >= FULL_BATCH && !self.walk.is_over()
+        self.batch.weight() >= FULL_BATCH && !self.walk.is_over()
     }
 
     fn release_throttled(&mut self) {
@@ -382,7 +386,7 @@ impl<S> Core<S> {
     /// Sends what was published so far if it is much: a turn that publishes without end must not
     /// collect without end. Nothing may be corked.
     pub(crate) fn flush_full_batch(&mut self) {
-        if self.batch.len() >= FULL_BATCH && self.walk.is_over() {
+        if self.batch.weight() >= FULL_BATCH && self.walk.is_over() {
             self.flush_topics();
         }
     }
@@ -408,8 +412,10 @@ impl<S> Core<S> {
     /// What was published to few does not wait until a walk to many is over: they are settled.
     fn flush_express(&mut self) {
         let mut topics = std::mem::take(&mut self.express);
+        topics.sort_unstable();
+        topics.dedup();
         for topic in topics.drain(..) {
-            if self.batch.len() > SHORT_BATCH {
+            if self.batch.weight() > SHORT_BATCH {
                 continue;
             }
             // Settling may close the connection, and with that end its subscriptions.
@@ -501,12 +507,14 @@ impl<S> Core<S> {
             self.queue_messages(key, batch, entries, parts, taken);
         } else if taken > 0 || self.admit(key, parts.messages) {
             let now = self.deadlines.now();
-            parts.bytes.lend(&self.lent);
-            self.stalled_work(key).outbox.push_shared(
-                &parts.bytes,
-                range.start + taken..range.end,
-                now,
-            );
+            let rest = range.start + taken..range.end;
+            if rest.len() <= SMALL {
+                self.queue(key, &parts.bytes[rest]);
+            } else {
+                parts.bytes.lend(&self.lent);
+                let work = self.stalled_work(key);
+                work.outbox.push_shared(&parts.bytes, rest, now);
+            }
             self.stats.messages_out += parts.messages;
         } else {
             return;
@@ -571,7 +579,8 @@ impl<S> Core<S> {
         let now = self.deadlines.now();
         let hard = self.limits.outbox_hard;
         let options = self.topic_options.get(entry.namespace);
-        let (policy, age) = (options.slow, options.max_age);
+        let policy = options.slow;
+        let age = options.age();
         let mark = options.max_queued.unwrap_or(hard);
         let namespace = entry.namespace.number();
         let droppable = Droppable {
@@ -605,8 +614,10 @@ impl<S> Core<S> {
                 is_queued = !is_full(work.outbox.cost());
             }
             SlowPolicy::Latest => {
-                lost.conflated += work.outbox.conflate(entry.lane).messages;
-                is_queued = !is_full(work.outbox.cost());
+                let replaced = work.outbox.conflate(entry.lane).messages;
+                lost.conflated += replaced;
+                // The newest state takes the place of the last one, whatever its size.
+                is_queued = replaced > 0 || !is_full(work.outbox.cost());
             }
         }
         if is_queued {
@@ -757,11 +768,16 @@ impl<S> Core<S> {
         }
         let recovered = self.histories.recover(topic, rules, since, limit, now);
         let position = recovered.position;
+        let missed = recovered.publications;
+        let missed = missed.map(|publications| kept(publications, position.epoch));
+        // More than may wait for a connection would end with its being closed, again and again.
+        let fits = |missed: &Vec<KeptPublication>| {
+            let sizes = missed.iter().map(|missed| missed.0.payload.len());
+            sizes.sum::<usize>() <= self.limits.outbox_hard
+        };
         Ok(Recovery {
             position,
-            publications: recovered
-                .publications
-                .map(|publications| kept(publications, position.epoch)),
+            publications: missed.filter(fits),
         })
     }
 

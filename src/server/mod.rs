@@ -410,6 +410,8 @@ impl<H: Handler> Server<H> {
             if self.events.is_empty() {
                 return Ok(());
             }
+            // An edge of the waker is as good as lost if nobody looks.
+            self.carry_out_commands();
             self.accept();
             self.read();
         }
@@ -579,7 +581,9 @@ impl<H: Handler> Server<H> {
             }
         }
         // A peer that is not read from, or that takes nothing, is watched by the write timeout.
-        if !peer.has_output() {
+        if is_paused && !peer.has_output() {
+            due = due.min(now + timeouts.idle); // It publishes much: its signs of life are not read.
+        } else if !peer.has_output() {
             let idle = timeouts.idle_of(key);
             let ping_at = peer.last_seen + idle;
             let dead_at = ping_at + timeouts.pong;

@@ -22,6 +22,9 @@ pub(crate) type Encode = fn(Form, &Publication<'_>, &mut Output<'_>);
 /// ones are copied, since the smallest reference costs as much.
 pub(crate) const SHARED: usize = 4 << 10;
 
+/// What is noted of each message: its entry, where its source is, and where it ends.
+const ENTRY: usize = size_of::<Entry>() + 2 * size_of::<usize>();
+
 /// The messages of one turn.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
@@ -45,6 +48,8 @@ pub(crate) struct Batch {
     is_droppable: bool,
     /// The most subscribers that one message has.
     reached: usize,
+    /// Bytes that are noted beside the messages.
+    notes: usize,
     /// When the first message was published.
     began: Option<Instant>,
 }
@@ -171,8 +176,12 @@ impl Batch {
         let entry = self.entries.len() as u32;
         self.excepted.extend(item.entry.except);
         self.entries.push(item.entry);
+        if let Some(source) = &item.source {
+            self.notes += size_of::<Source>() + source.topic.len();
+        }
         self.sources.push(item.source);
         self.is_droppable |= item.is_droppable;
+        self.notes += ENTRY + size_of_val(topics);
         for &topic in topics {
             let slot = self.touch(topic);
             self.touched[slot].entries.push(entry);
@@ -258,10 +267,10 @@ impl Batch {
             .any(|topic| self.slot(topic).is_some())
     }
 
-    /// How many bytes were published in this turn.
-    pub(crate) fn len(&self) -> usize {
+    /// How much memory it takes, about: small messages to many topics are more than their bytes.
+    pub(crate) fn weight(&self) -> usize {
         let plain = &self.encodings[Form::PLAIN.index()];
-        plain.bytes.as_ref().map_or(0, |bytes| bytes.len())
+        plain.bytes.as_ref().map_or(0, |bytes| bytes.len()) + self.notes
     }
 
     /// Writes what was published so far in this form, if that was not done.
@@ -445,7 +454,7 @@ impl Batch {
         self.cursors.clear();
         self.excepted.clear();
         self.is_droppable = false;
-        self.reached = 0;
+        (self.reached, self.notes) = (0, 0);
         self.began = None;
     }
 }

@@ -627,6 +627,9 @@ fn upgrade<H: Handler>(
         }
         Err(response) => {
             core.stats.refused_by_application += 1;
+            // It is no stream either, whatever the callback said.
+            core.peers[key].state = None;
+            core.set_form(key, Form::PLAIN);
             respond(core, key, request, &response);
         }
     }
