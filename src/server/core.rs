@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use slab::Slab;
 
 use super::config::{Config, Limits, Timeouts, TopicOptions};
+use super::context::Gauges;
 use super::frames::Gauge;
 use super::handler::{ConnectionId, Lost, Sent};
 use super::idempotency::Idempotency;
@@ -298,6 +299,7 @@ impl<S> Core<S> {
         let peer = &mut self.peers[key];
         if peer.stage != Stage::Gone {
             peer.stage = Stage::Gone;
+            peer.protocol.receive_eof(); // Nothing is sent to it any more.
             self.ended.push((key, cause));
             self.leave_all(key);
         }
@@ -778,6 +780,29 @@ impl<S> Core<S> {
             self.read_later(key);
         }
         Ok(())
+    }
+
+    pub(crate) fn gauges(&self) -> Gauges {
+        let mut gauges = Gauges {
+            connections: self.peers.len(),
+            topics: self.topics.len(),
+            patterns: self.topics.pattern_count(),
+            subscriptions: self.topics.subscription_count(),
+            output_memory: self.output_memory(),
+            histories: self.histories.len(),
+            kept_publications: self.histories.publications(),
+            history_memory: self.histories.bytes(),
+            history_evicted: self.histories.evicted(),
+            ..Gauges::default()
+        };
+        for (_, peer) in &self.peers {
+            gauges.queued += peer.queued();
+            // Who has gone without a word is counted with the connections until he is reaped.
+            let is_open = peer.stage == Stage::Active && peer.protocol.is_open();
+            gauges.open += usize::from(is_open);
+            gauges.streams += usize::from(peer.stage == Stage::Streaming);
+        }
+        gauges
     }
 
     // ---- the turn ----

@@ -24,8 +24,10 @@ mod presence;
 mod publication;
 mod publish;
 mod read;
+mod slow;
 mod stats;
 mod timer;
+mod topics;
 mod transport;
 mod walk;
 

@@ -1,0 +1,376 @@
+//! Topics as the loop keeps them: who subscribes, what is published, what is remembered of it.
+
+use std::hash::BuildHasher;
+use std::time::{Duration, SystemTime};
+
+use super::config::SlowPolicy;
+use super::context::{History, Recovery};
+use super::core::Core;
+use super::fanout::FULL_BATCH;
+use super::handler::SubscribeError;
+use super::presence::{Member, PresenceEvent};
+use super::publication::{KeptPublication, Meta, PublishError, PublishOptions, Published, Tags};
+use super::publish::{Entry, Item, SHARED, Source};
+use crate::protocol::Message;
+use crate::topic::{
+    self, Epoch, HistoryError, HistoryRules, NamespaceId, Position, Present, Query, Since,
+    Subscribed, TopicId, TopicTable,
+};
+
+/// Subscribers that are served at once while a walk is under way: so few that the walk hardly
+/// notices.
+const FEW: usize = 64;
+
+/// A message that is being published.
+struct Draft<'d> {
+    name: &'d str,
+    namespace: NamespaceId,
+    message: Message<'d>,
+    options: &'d PublishOptions,
+    position: Option<Position>,
+}
+
+impl Draft<'_> {
+    fn meta(&self) -> Meta {
+        Meta {
+            kind: self.message.kind(),
+            tags: self.tags(),
+        }
+    }
+
+    fn source(&self) -> Source {
+        Source {
+            topic: self.name.into(),
+            kind: self.message.kind(),
+            payload_len: self.message.payload().len(),
+            position: self.position,
+            tags: self.tags(),
+        }
+    }
+
+    fn tags(&self) -> Option<Tags> {
+        let tags = self.options.tags.as_slice();
+        (!tags.is_empty()).then(|| tags.into())
+    }
+}
+
+impl<S> Core<S> {
+    // ---- subscriptions ----
+
+    /// Subscribes a connection; `info` is what others see of it where the topic has a presence.
+    pub(crate) fn subscribe(
+        &mut self,
+        key: usize,
+        topic: &str,
+        info: &[u8],
+    ) -> Result<bool, SubscribeError> {
+        self.leave_course(key);
+        // What was published so far may have been too much for it.
+        if !self.is_receiving(key) {
+            return Err(SubscribeError::NotOpen);
+        }
+        let (topics, options) = (&mut self.topics, &self.topic_options);
+        let member = key as u32;
+        let Subscribed { topic: id, new } =
+            topics.subscribe_with(member, topic, || options.id_of(topic))?;
+        let keeps_presence = self.topic_options.get(self.topics.namespace(id)).presence;
+        // Who listens to a pattern is in no topic.
+        if new && keeps_presence && !TopicTable::is_pattern(topic) {
+            let now = self.millis();
+            self.presence.join(id, member, info.into(), now);
+            self.tell_presence(member, id, info.into(), true);
+        }
+        Ok(new)
+    }
+
+    pub(crate) fn unsubscribe(&mut self, key: usize, topic: &str) -> bool {
+        self.leave_course(key);
+        let Some(id) = self.topics.id(topic) else {
+            return false;
+        };
+        self.leave_presence(key as u32, id);
+        self.topics.unsubscribe_id(key as u32, id)
+    }
+
+    /// Ends all subscriptions of a connection that is over, or has been settled.
+    pub(crate) fn leave_all(&mut self, key: usize) {
+        let member = key as u32;
+        if !self.presence.is_empty() {
+            let topics: Vec<TopicId> = self.topics.topics_of(member).collect();
+            for topic in topics {
+                self.leave_presence(member, topic);
+            }
+        }
+        self.topics.remove_member(member);
+        self.walk.forget(member);
+    }
+
+    fn leave_presence(&mut self, member: u32, topic: TopicId) {
+        if let Some(present) = self.presence.leave(topic, member) {
+            self.tell_presence(member, topic, present.info, false);
+        }
+    }
+
+    fn tell_presence(&mut self, member: u32, topic: TopicId, info: Box<[u8]>, has_joined: bool) {
+        let key = member as usize;
+        self.presence_events.push_back(PresenceEvent {
+            topic: self.topics.name(topic).into(),
+            id: self.peers[key].id(key),
+            info,
+            has_joined,
+        });
+    }
+
+    /// The subscriptions of a connection are about to change: what was published so far goes to it
+    /// by those that it has.
+    fn leave_course(&mut self, key: usize) {
+        self.settle(key);
+        if !self.batch.is_empty() {
+            self.batch.set_cursor(key as u32);
+        }
+    }
+
+    // ---- publishing ----
+
+    /// Publishes to everyone who is subscribed now. `by` is the connection that does.
+    pub(crate) fn publish(
+        &mut self,
+        name: &str,
+        message: Message<'_>,
+        by: Option<usize>,
+        options: &PublishOptions,
+    ) -> Result<Published, PublishError> {
+        self.stats.published += 1;
+        let known = self.topics.id(name);
+        let may_be_pattern = self.topics.pattern_count() > 0 || known.is_none();
+        if may_be_pattern && TopicTable::is_pattern(name) {
+            return Err(PublishError::Pattern);
+        }
+        let namespace = if let Some(topic) = known {
+            self.topics.namespace(topic)
+        } else {
+            TopicTable::check_name(name).map_err(|_| PublishError::BadName)?;
+            self.topic_options.id_of(name)
+        };
+        if let Some(key) = &options.idempotency_key
+            && let Some(published) = self.idempotency.get(name, key, self.now)
+        {
+            self.stats.repeated += 1;
+            return Ok(published);
+        }
+        let mut draft = Draft {
+            name,
+            namespace,
+            message,
+            options,
+            position: None,
+        };
+        draft.position = self.keep(&draft);
+        let published = Published {
+            subscribers: self.hand_out(&draft, known, by),
+            position: draft.position,
+        };
+        if let Some(key) = &options.idempotency_key {
+            let until = super::timer::after(self.now, self.idempotency_window);
+            self.idempotency.insert(name, key, published, until);
+        }
+        Ok(published)
+    }
+
+    /// Enters a message in the history of its topic, if there is one.
+    fn keep(&mut self, draft: &Draft<'_>) -> Option<Position> {
+        if !self.keeps_history || draft.options.no_history {
+            return None;
+        }
+        let rules = self.topic_options.get(draft.namespace).history_rules();
+        if !rules.is_on() {
+            return None;
+        }
+        let (now, meta) = (self.millis(), draft.meta());
+        let payload = draft.message.payload();
+        Some(
+            self.histories
+                .publish(draft.name, rules, payload, meta, now),
+        )
+    }
+
+    /// Adds a message to the batch of the turn; answers to how many subscriptions it goes.
+    fn hand_out(&mut self, draft: &Draft<'_>, known: Option<TopicId>, by: Option<usize>) -> usize {
+        let mut targets = std::mem::take(&mut self.targets);
+        targets.clear();
+        if let Some(topic) = known {
+            targets.push(topic);
+            targets.extend_from_slice(self.topics.patterns_of(topic));
+        } else {
+            self.topics.patterns_matching(draft.name, &mut targets);
+        }
+        let of = |topic: &TopicId| self.topics.subscribers(*topic).len();
+        let mut count: usize = targets.iter().map(of).sum();
+        let mut except = None;
+        if let Some(key) = by.filter(|_| draft.options.to_others) {
+            let member = key as u32;
+            let is_its = |topic: &&TopicId| self.topics.is_subscribed(member, **topic);
+            let own = targets.iter().filter(is_its).count();
+            count -= own;
+            except = Some(member).filter(|_| own > 0);
+        }
+        if count > 0 {
+            let item = self.item(draft, except);
+            self.batch.push(item, &targets, count, self.now);
+            let is_noted = self.express.last() == targets.last();
+            if count <= FEW && !self.walk.is_over() && !is_noted {
+                self.express.extend_from_slice(&targets);
+            }
+            self.throttle(by);
+        }
+        self.targets = targets;
+        count
+    }
+
+    fn item<'d>(&self, draft: &Draft<'d>, except: Option<u32>) -> Item<'d> {
+        let rules = self.topic_options.get(draft.namespace);
+        let (policy, hard) = (rules.slow, self.limits.outbox_hard);
+        let is_usual =
+            policy == SlowPolicy::Disconnect && rules.max_queued.is_none_or(|mark| mark >= hard);
+        let lane = match policy {
+            SlowPolicy::Latest => self.lanes.hash_one(draft.name),
+            _ => 0,
+        };
+        let is_shared = draft.position.is_some() && draft.message.payload().len() >= SHARED;
+        Item {
+            message: draft.message,
+            entry: Entry::new(draft.namespace, lane, except),
+            is_droppable: !is_usual,
+            source: (self.formed > 0 || is_shared).then(|| Box::new(draft.source())),
+        }
+    }
+
+    /// A batch that is full: who fills it waits until it is on its way. One short message after
+    /// the other may publish much.
+    fn throttle(&mut self, by: Option<usize>) {
+        if self.batch.weight() < FULL_BATCH {
+            return;
+        }
+        let Some(key) = by else { return };
+        let work = self.work(key);
+        if !std::mem::replace(&mut work.is_throttled, true) {
+            self.throttled.push(self.peers[key].id(key));
+            self.stats.throttled += 1;
+        }
+    }
+
+    /// Whether other threads have to wait with publishing.
+    pub(crate) fn is_overfull(&self) -> bool {
+        self.batch.weight() >= FULL_BATCH && !self.walk.is_over()
+    }
+
+    pub(super) fn release_throttled(&mut self) {
+        for id in std::mem::take(&mut self.throttled) {
+            if let Some(key) = self.key(id)
+                && let Some(work) = &mut self.peers[key].work
+            {
+                work.is_throttled = false;
+                self.read_later(key);
+            }
+        }
+    }
+
+    // ---- history and presence ----
+
+    /// Drops what histories have kept for long enough.
+    pub(crate) fn expire_histories(&mut self) {
+        let now = self.millis();
+        if self.histories.next_expiry().is_some_and(|due| due <= now) {
+            self.histories.expire(now);
+        }
+    }
+
+    /// How long until a history drops something.
+    pub(crate) fn until_expiry(&self) -> Option<Duration> {
+        let due = self.histories.next_expiry()?;
+        Some(Duration::from_millis(due.saturating_sub(self.millis())))
+    }
+
+    pub(crate) fn read_history(
+        &mut self,
+        topic: &str,
+        query: &Query<'_>,
+    ) -> Result<History, HistoryError> {
+        let now = self.millis();
+        let rules = self.history_rules(topic);
+        let (position, publications) = self.histories.read(topic, rules, query, now)?;
+        Ok(History {
+            position,
+            publications: kept(publications, position.epoch),
+        })
+    }
+
+    pub(crate) fn recover(
+        &mut self,
+        topic: &str,
+        since: &Since<'_>,
+        limit: usize,
+    ) -> Result<Recovery, HistoryError> {
+        let now = self.millis();
+        let rules = self.history_rules(topic);
+        if !rules.is_on() {
+            return Err(HistoryError::Off);
+        }
+        let recovered = self.histories.recover(topic, rules, since, limit, now);
+        let position = recovered.position;
+        let missed = recovered.publications;
+        let missed = missed.map(|publications| kept(publications, position.epoch));
+        // More than may wait for a connection would end with its being closed, again and again.
+        let fits = |missed: &Vec<KeptPublication>| {
+            let sizes = missed.iter().map(|missed| missed.0.payload.len());
+            sizes.sum::<usize>() <= self.limits.outbox_hard
+        };
+        Ok(Recovery {
+            position,
+            publications: missed.filter(fits),
+        })
+    }
+
+    fn history_rules(&self, topic: &str) -> HistoryRules {
+        let namespace = self.topic_options.id_of(topic);
+        self.topic_options.get(namespace).history_rules()
+    }
+
+    /// Large messages that history and subscribers have in common are in memory once.
+    pub(super) fn share_with_histories(&mut self) {
+        if self.keeps_history {
+            let (batch, histories) = (&mut self.walk.batch, &mut self.histories);
+            batch.share(|topic, offset, slice| histories.share(topic, offset, slice));
+        }
+    }
+
+    /// Who is present in a topic.
+    pub(crate) fn members(&self, topic: &str) -> Vec<Member> {
+        let Some(topic) = self.topics.id(topic) else {
+            return Vec::new();
+        };
+        let present = self.presence.of(topic);
+        let member = |(member, present): (u32, &Present<Box<[u8]>>)| Member {
+            id: self.peers[member as usize].id(member as usize),
+            info: present.info.clone(),
+            since: SystemTime::UNIX_EPOCH + Duration::from_millis(present.since),
+        };
+        present.map(member).collect()
+    }
+
+    /// Now, in milliseconds of Unix time that never go back.
+    pub(crate) fn millis(&self) -> u64 {
+        let (at, started) = self.started;
+        at + self.now.saturating_duration_since(started).as_millis() as u64
+    }
+}
+
+fn kept<'h>(
+    publications: impl IntoIterator<Item = &'h topic::Publication<Meta>>,
+    epoch: Epoch,
+) -> Vec<KeptPublication> {
+    let publications = publications.into_iter();
+    publications
+        .map(|publication| KeptPublication(publication.clone(), epoch))
+        .collect()
+}
