@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 use std::sync::mpsc::channel;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use stentor::{
     CloseCode, Config, Context, Endpoint, Handle, HandleError, Handler, Message, Sent, Server,
@@ -317,4 +319,35 @@ fn many_threads_at_once_lose_nothing() {
         }
     });
     assert_eq!(server.ask(|app, _| app.messages), THREADS * ROUNDS);
+}
+
+#[test]
+fn a_command_is_carried_out_at_once_whatever_clients_publish_to_many() {
+    // Each of them that waited for the next tick would take about a second.
+    const ROUNDS: usize = 200;
+    let handle: Arc<OnceLock<Handle<App>>> = Arc::default();
+    let (given, (tell, told)) = (Arc::clone(&handle), channel());
+    let app = App::default()
+        .on_open(|ctx| assert_eq!(ctx.subscribe("news"), Ok(true)))
+        .on_message(move |ctx, text| {
+            ctx.publish("news", text);
+            // Another thread gives a command behind those that this turn has taken, and before it
+            // looks for more to publish.
+            let (given, tell) = (Arc::clone(&given), tell.clone());
+            let other = std::thread::spawn(move || {
+                let handle = given.get().expect("it was given before");
+                handle.run(move |_, _| tell.send(()).unwrap()).unwrap();
+            });
+            other.join().unwrap();
+        });
+    let server = serve(app, |_| ());
+    assert!(handle.set(server.handle.clone()).is_ok());
+    let (mut clients, _) = server.connect_many::<100>();
+    let deadline = Instant::now() + PATIENCE;
+    for round in 0..ROUNDS {
+        clients[round % 2].say("x");
+        told.recv_timeout(PATIENCE).unwrap();
+        assert!(Instant::now() < deadline, "{round} of {ROUNDS} rounds");
+    }
+    server.ask(|_, ctx| assert_eq!(ctx.stats().published, ROUNDS as u64));
 }
