@@ -3,13 +3,15 @@
 use std::rc::Rc;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use stentor::{
     CloseCode, Config, Context, Endpoint, Handle, HandleError, Handler, Message, Sent, Server,
+    SubscribeError,
 };
 
-use crate::support::{App, Client, PATIENCE, serve};
+use crate::support::{App, Client, PATIENCE, PING, PONG, TEXT, serve};
+use crate::turns::{Peer, Turns};
 
 #[test]
 fn another_thread_publishes_sends_closes_and_asks() {
@@ -350,4 +352,67 @@ fn a_command_is_carried_out_at_once_whatever_clients_publish_to_many() {
         assert!(Instant::now() < deadline, "{round} of {ROUNDS} rounds");
     }
     server.ask(|_, ctx| assert_eq!(ctx.stats().published, ROUNDS as u64));
+}
+
+/// Connects and takes turns until the connection is open.
+fn join(turns: &mut Turns<App>) -> Peer {
+    let peer = Peer::over_tcp(turns.tcp(), "/");
+    let (before, deadline) = (turns.app().opened.len(), Instant::now() + PATIENCE);
+    while turns.app().opened.len() == before {
+        assert!(Instant::now() < deadline);
+        turns.turn(Duration::from_millis(1));
+    }
+    peer
+}
+
+#[test]
+fn who_is_lost_while_it_subscribes_leaves_nothing_to_its_successor() {
+    const SUBSCRIBERS: usize = 8;
+    let app = App::default().on_message(|ctx, topic| {
+        // What it is still owed goes out before, and finds that there is nobody any more.
+        assert_eq!(ctx.subscribe(topic), Err(SubscribeError::NotOpen));
+    });
+    let mut turns = Turns::new(app, |config| config.limits.walk_sends = 1);
+    let mut peers: Vec<Peer> = (0..SUBSCRIBERS).map(|_| join(&mut turns)).collect();
+    turns.ask(|app, ctx| {
+        for &id in &app.opened {
+            ctx.subscribe_connection(id, "a").unwrap();
+        }
+        ctx.publish("a", "to each in a turn of its own");
+    });
+    // The first one is served last.
+    let mut lost = peers.remove(0);
+    lost.frame(TEXT, b"b");
+    lost.reset();
+    let deadline = Instant::now() + PATIENCE;
+    while turns.app().ended.is_empty() {
+        assert!(Instant::now() < deadline);
+        turns.turn(Duration::from_millis(1));
+    }
+    assert_eq!((turns.app().messages, turns.app().ended.len()), (1, 1));
+    let mut successor = join(&mut turns);
+    turns.ask(|app, ctx| {
+        let key = |index: usize| {
+            app.opened[index]
+                .to_string()
+                .split_once('.')
+                .unwrap()
+                .0
+                .to_owned()
+        };
+        assert_eq!(key(SUBSCRIBERS), key(0));
+        assert_eq!(ctx.publish("b", "to nobody"), 0);
+        assert_eq!(ctx.publish("a", "to the others"), SUBSCRIBERS - 1);
+        assert_eq!(ctx.gauges().subscriptions, SUBSCRIBERS - 1);
+    });
+    successor.frame(PING, b"anything?");
+    let frame = loop {
+        assert!(Instant::now() < deadline);
+        turns.turn(Duration::from_millis(1));
+        successor.receive(usize::MAX);
+        if let Some(frame) = successor.next() {
+            break frame;
+        }
+    };
+    assert_eq!(frame, (PONG, b"anything?".to_vec()));
 }
