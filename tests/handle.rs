@@ -2,12 +2,16 @@
 
 use std::rc::Rc;
 use std::sync::mpsc::channel;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use stentor::{
     CloseCode, Config, Context, Endpoint, Handle, HandleError, Handler, Message, Sent, Server,
+    SubscribeError,
 };
 
-use crate::support::{App, Client, PATIENCE, serve};
+use crate::support::{App, Client, PATIENCE, PING, PONG, TEXT, serve};
+use crate::turns::{Peer, Turns};
 
 #[test]
 fn another_thread_publishes_sends_closes_and_asks() {
@@ -317,4 +321,98 @@ fn many_threads_at_once_lose_nothing() {
         }
     });
     assert_eq!(server.ask(|app, _| app.messages), THREADS * ROUNDS);
+}
+
+#[test]
+fn a_command_is_carried_out_at_once_whatever_clients_publish_to_many() {
+    // Each of them that waited for the next tick would take about a second.
+    const ROUNDS: usize = 200;
+    let handle: Arc<OnceLock<Handle<App>>> = Arc::default();
+    let (given, (tell, told)) = (Arc::clone(&handle), channel());
+    let app = App::default()
+        .on_open(|ctx| assert_eq!(ctx.subscribe("news"), Ok(true)))
+        .on_message(move |ctx, text| {
+            ctx.publish("news", text);
+            // Another thread gives a command behind those that this turn has taken, and before it
+            // looks for more to publish.
+            let (given, tell) = (Arc::clone(&given), tell.clone());
+            let other = std::thread::spawn(move || {
+                let handle = given.get().expect("it was given before");
+                handle.run(move |_, _| tell.send(()).unwrap()).unwrap();
+            });
+            other.join().unwrap();
+        });
+    let server = serve(app, |_| ());
+    assert!(handle.set(server.handle.clone()).is_ok());
+    let (mut clients, _) = server.connect_many::<100>();
+    let deadline = Instant::now() + PATIENCE;
+    for round in 0..ROUNDS {
+        clients[round % 2].say("x");
+        told.recv_timeout(PATIENCE).unwrap();
+        assert!(Instant::now() < deadline, "{round} of {ROUNDS} rounds");
+    }
+    server.ask(|_, ctx| assert_eq!(ctx.stats().published, ROUNDS as u64));
+}
+
+/// Connects and takes turns until the connection is open.
+fn join(turns: &mut Turns<App>) -> Peer {
+    let peer = Peer::over_tcp(turns.tcp(), "/");
+    let (before, deadline) = (turns.app().opened.len(), Instant::now() + PATIENCE);
+    while turns.app().opened.len() == before {
+        assert!(Instant::now() < deadline);
+        turns.turn(Duration::from_millis(1));
+    }
+    peer
+}
+
+#[test]
+fn who_is_lost_while_it_subscribes_leaves_nothing_to_its_successor() {
+    const SUBSCRIBERS: usize = 8;
+    let app = App::default().on_message(|ctx, topic| {
+        // What it is still owed goes out before, and finds that there is nobody any more.
+        assert_eq!(ctx.subscribe(topic), Err(SubscribeError::NotOpen));
+    });
+    let mut turns = Turns::new(app, |config| config.limits.walk_sends = 1);
+    let mut peers: Vec<Peer> = (0..SUBSCRIBERS).map(|_| join(&mut turns)).collect();
+    turns.ask(|app, ctx| {
+        for &id in &app.opened {
+            ctx.subscribe_connection(id, "a").unwrap();
+        }
+        ctx.publish("a", "to each in a turn of its own");
+    });
+    // The first one is served last.
+    let mut lost = peers.remove(0);
+    lost.frame(TEXT, b"b");
+    lost.reset();
+    let deadline = Instant::now() + PATIENCE;
+    while turns.app().ended.is_empty() {
+        assert!(Instant::now() < deadline);
+        turns.turn(Duration::from_millis(1));
+    }
+    assert_eq!((turns.app().messages, turns.app().ended.len()), (1, 1));
+    let mut successor = join(&mut turns);
+    turns.ask(|app, ctx| {
+        let key = |index: usize| {
+            app.opened[index]
+                .to_string()
+                .split_once('.')
+                .unwrap()
+                .0
+                .to_owned()
+        };
+        assert_eq!(key(SUBSCRIBERS), key(0));
+        assert_eq!(ctx.publish("b", "to nobody"), 0);
+        assert_eq!(ctx.publish("a", "to the others"), SUBSCRIBERS - 1);
+        assert_eq!(ctx.gauges().subscriptions, SUBSCRIBERS - 1);
+    });
+    successor.frame(PING, b"anything?");
+    let frame = loop {
+        assert!(Instant::now() < deadline);
+        turns.turn(Duration::from_millis(1));
+        successor.receive(usize::MAX);
+        if let Some(frame) = successor.next() {
+            break frame;
+        }
+    };
+    assert_eq!(frame, (PONG, b"anything?".to_vec()));
 }

@@ -411,6 +411,29 @@ fn recovery_is_all_or_nothing() {
 }
 
 #[test]
+fn recovery_of_more_than_may_wait_for_a_connection_is_refused() {
+    const LEN: usize = 16 << 10;
+    let server = start(|config| {
+        (config.limits.outbox_soft, config.limits.outbox_hard) = (LEN, 4 * LEN);
+    });
+    server.ask(|_, ctx| {
+        for number in 0..SIZE {
+            ctx.publish("kept:a", &large(number, LEN));
+        }
+        let mut recover = |missed: usize| {
+            let offset = (SIZE - missed) as u64;
+            let since = Since { epoch: "", offset };
+            let recovery = ctx.recover("kept:a", &since, usize::MAX).unwrap();
+            assert_eq!(recovery.position.offset, SIZE as u64);
+            recovery.publications.map(|publications| publications.len())
+        };
+        assert_eq!(recover(4), Some(4), "as much as may wait");
+        assert_eq!(recover(5), None, "one more");
+        assert_eq!(recover(SIZE), None);
+    });
+}
+
+#[test]
 fn a_history_fades_after_its_time() {
     let server = serve(Archive::default(), |config| {
         let options = TopicOptions {

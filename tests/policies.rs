@@ -107,6 +107,35 @@ impl Stall {
         }
     }
 
+    /// Sends to the slow client until so much waits for it.
+    fn plug(&self, queued: usize) {
+        let slow = self.slow_id;
+        let part = format!("plug {}", "x".repeat(LEN));
+        for _ in 0..FAR_TOO_MANY {
+            let part = part.clone();
+            let waits = self.server.ask(move |_, ctx| {
+                let waits = ctx.queued_of(slow);
+                if waits < queued {
+                    ctx.send_to(slow, &part);
+                }
+                waits
+            });
+            if waits >= queued {
+                return;
+            }
+        }
+        panic!("the socket takes all of it");
+    }
+
+    /// What the slow client reads up to an end mark that is sent to it now, without the plug.
+    fn hear_to_the_end(&mut self) -> Vec<String> {
+        let slow = self.slow_id;
+        self.server.ask(move |_, ctx| ctx.send_to(slow, "end"));
+        let texts = std::iter::repeat_with(|| self.slow.hear());
+        let texts = texts.take_while(|text| text != "end");
+        texts.filter(|text| !text.starts_with("plug ")).collect()
+    }
+
     fn stats(&self) -> Stats {
         self.server.ask(|_, ctx| ctx.stats().clone())
     }
@@ -215,6 +244,29 @@ fn latest_gives_the_last_message_of_each_topic() {
     }
     // All that had not begun to leave was replaced: at least what was lost stood in between.
     assert!(heard_numbers[count - 3] - heard_numbers[count - 4] > 30);
+    stall.settle();
+}
+
+#[test]
+fn the_latest_message_takes_the_place_of_a_shorter_one_where_no_room_is_left() {
+    let mut stall = Stall::new(&["state:a"], |config| {
+        set(config, "state", SlowPolicy::Latest, MARK);
+    });
+    stall.plug(MARK / 4);
+    stall.server.ask(|_, ctx| ctx.publish("state:a", "short"));
+    assert_eq!(stall.good.hear(), "short");
+    stall.plug(MARK / 2);
+    // It may wait, but not together with what waits already.
+    let long = "y".repeat(MARK / 4 * 3);
+    let text = long.clone();
+    stall
+        .server
+        .ask(move |_, ctx| ctx.publish("state:a", &text));
+    assert!(stall.good.hear() == long);
+    let lost = stall.stats().lost;
+    assert_eq!((lost.conflated, lost.newest, lost.total()), (1, 0, 1));
+    let heard = stall.hear_to_the_end();
+    assert!(heard == [long], "{} texts", heard.len());
     stall.settle();
 }
 
@@ -495,6 +547,47 @@ fn what_has_waited_for_too_long_is_dropped() {
     }
     assert!(heard.is_sorted_by(|one, next| one < next));
     assert_eq!(heard.len(), stall.expected());
+    stall.settle();
+}
+
+#[test]
+fn nothing_gets_too_old_where_nothing_may_be_dropped() {
+    let mut stall = Stall::new(&["strict:a", "last:a"], |config| {
+        let strict = TopicOptions {
+            max_age: Some(Duration::from_millis(100)),
+            ..TopicOptions::default()
+        };
+        let last = TopicOptions {
+            slow: SlowPolicy::DropOldest,
+            ..strict.clone()
+        };
+        config.topics.insert("strict", strict).unwrap();
+        config.topics.insert("last", last).unwrap();
+        // Ticks of 20 ms.
+        config.timeouts.close = Duration::from_millis(80);
+    });
+    stall.server.ask(|app, ctx| {
+        for topic in ["strict:a", "last:a"] {
+            ctx.unsubscribe_connection(app.opened[1], topic);
+        }
+    });
+    stall.plug(LEN);
+    // Both in each batch, until those that are as old as the first ones were dropped.
+    let mut published = 0;
+    let deadline = Instant::now() + PATIENCE;
+    while stall.stats().lost.expired < 2 {
+        assert!(Instant::now() < deadline, "{:?}", stall.stats().lost);
+        stall.server.ask(move |_, ctx| {
+            ctx.publish("strict:a", &format!("strict {published}"));
+            ctx.publish("last:a", &format!("last {published}"));
+        });
+        published += 1;
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let mut heard = stall.hear_to_the_end();
+    heard.retain(|text| text.starts_with("strict "));
+    let all: Vec<String> = (0..published).map(|n| format!("strict {n}")).collect();
+    assert_eq!(heard, all);
     stall.settle();
 }
 

@@ -38,9 +38,13 @@ impl Handler for Feed {
 
     fn upgrade(
         &mut self,
-        _: &mut Context<'_, Act>,
-        _: &Request<'_>,
+        ctx: &mut Context<'_, Act>,
+        request: &Request<'_>,
     ) -> Result<Accept<Act>, Response> {
+        if request.path() == b"/refused" {
+            ctx.stream(Act::Subscribe, EVENTS);
+            return Err(Response::new(403).text("not you\n"));
+        }
         Ok(Accept::default())
     }
 
@@ -391,4 +395,23 @@ fn a_request_for_the_head_alone_opens_no_stream() {
     client.send(REQUEST);
     assert!(client.head().starts_with("HTTP/1.1 200 "));
     assert_eq!(client.read(7), b"(hello)");
+}
+
+#[test]
+fn a_refused_upgrade_becomes_no_stream() {
+    let server = start(|_| ());
+    let mut client = Client::raw(server.address);
+    client.send(upgrade_request("/refused").as_bytes());
+    let head = client.head();
+    assert!(head.starts_with("HTTP/1.1 403 "), "{head}");
+    assert_eq!(client.read(8), b"not you\n");
+    assert_eq!(publish(&server, "nobody is there"), 0);
+    client.finish_sending();
+    assert!(client.read_to_end().is_empty());
+    server.wait_until("it has ended", |_, ctx| ctx.connection_count() == 0);
+    server.ask(|feed, ctx| {
+        assert!(feed.opened.is_empty() && feed.closed.is_empty());
+        let stats = ctx.stats();
+        assert_eq!((stats.streams, stats.refused_by_application), (0, 1));
+    });
 }
