@@ -117,6 +117,11 @@ impl<S> Core<S> {
     /// Sends what was published: one send per subscriber for all of it, and as many as a turn has
     /// time for.
     pub(crate) fn flush_topics(&mut self) {
+        if !self.walk.is_over() && !self.express.is_empty() {
+            // Before the next slice, not behind it.
+            self.flush_express();
+            self.flush_outboxes();
+        }
         let mut budget = Budget::of_turn(self.limits.walk_sends);
         while self.is_publishing() {
             if self.walk.is_over() {
@@ -126,7 +131,7 @@ impl<S> Core<S> {
             }
             self.walk_on(&mut budget);
             if !self.walk.is_over() {
-                return self.flush_express();
+                return;
             }
             self.finish_walk();
         }

@@ -27,6 +27,9 @@ use crate::units::float;
 use crate::wait::wait;
 use crate::worker::{Job, Line, Said};
 
+/// The highest priority of a thread that is scheduled as usual.
+const HIGHEST: i32 = -20;
+
 /// How many there are, and how often each speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bystanders {
@@ -152,7 +155,12 @@ impl Waiting {
         let watched = Arc::clone(&window);
         Working {
             window,
-            thread: thread::spawn(move || Loop::new(self, watched).run()),
+            thread: thread::spawn(move || {
+                // They are to wait for the server, and not for the load beside them: on Linux this
+                // is the thread's own priority. Who may not raise it measures with what there is.
+                let _ = rustix::process::setpriority_process(None, HIGHEST);
+                Loop::new(self, watched).run()
+            }),
         }
     }
 }
