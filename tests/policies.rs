@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use stentor::{Cause, Config, ConnectionId, Lost, SlowPolicy, Stats, TopicOptions};
+use stentor::{
+    Cause, Config, ConnectionId, Context, Lost, PublishOptions, SlowPolicy, Stats, TopicOptions,
+};
 
 use crate::support::{App, Client, PATIENCE, PING, PONG, Running, TEXT, serve};
 
@@ -763,4 +765,35 @@ proptest! {
         prop_assert_eq!(missing.values().sum::<u64>(), lost.total());
         prop_assert_eq!(server.ask(|app, _| app.ended.len()), 0);
     }
+}
+
+#[test]
+fn rules_can_change_while_the_server_runs() {
+    let server = serve(App::default(), |config| {
+        config
+            .topics
+            .insert("news", TopicOptions::default())
+            .unwrap();
+    });
+    server.ask(|_, ctx| {
+        let publish = |ctx: &mut Context<'_, _>, topic: &str| {
+            let published = ctx.publish_with(topic, "text", &PublishOptions::new());
+            published.unwrap().position.map(|position| position.offset)
+        };
+        assert_eq!(publish(ctx, "news:1"), None);
+        let kept = TopicOptions {
+            history_size: 10,
+            history_ttl: Duration::from_mins(1),
+            ..TopicOptions::default()
+        };
+        assert!(ctx.set_options("news", kept.clone()));
+        assert!(!ctx.set_options("sport", kept.clone()));
+        assert_eq!(ctx.options_of("news:1"), &kept);
+        assert_eq!(
+            (publish(ctx, "news:1"), publish(ctx, "other")),
+            (Some(1), None)
+        );
+        assert!(ctx.set_options("", kept));
+        assert_eq!(publish(ctx, "other"), Some(1));
+    });
 }

@@ -284,6 +284,15 @@ impl<'a, S> Context<'a, S> {
             .get(self.core.topic_options.id_of(topic))
     }
 
+    /// Changes the rules of a namespace, by the name or pattern with which it was inserted; the
+    /// empty name is the default. Answers whether there is such a namespace.
+    ///
+    /// What is published from here on follows them. What waits or is kept already stays until it
+    /// goes by the rules under which it came.
+    pub fn set_options(&mut self, namespace: &str, options: TopicOptions) -> bool {
+        self.core.set_options(namespace, options)
+    }
+
     /// The connections that are subscribed to a topic of which a presence is kept, those that came
     /// first first.
     pub fn presence(&self, topic: &str) -> Vec<Member> {

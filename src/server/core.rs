@@ -197,15 +197,7 @@ impl<S> Core<S> {
         topics.set_max_per_member(limits.max_topics_per_connection);
         topics.set_max_patterns(limits.max_patterns);
         let history_cap = limits.max_history;
-        let aged = topic_options.iter().filter_map(|(id, options)| {
-            let age = options.age()?;
-            Some((id.number(), deadlines.ticks(age)))
-        });
-        let ages = aged.collect();
-        let mut all = topic_options.iter();
-        let keeps_history = all.any(|(_, options)| options.keeps_history());
-        drop(all);
-        Self {
+        let mut core = Self {
             peers: Slab::new(),
             settings: Arc::new(settings),
             timeouts: TimeoutTicks::new(timeouts, &deadlines),
@@ -225,7 +217,7 @@ impl<S> Core<S> {
             is_shutting_down: false,
             batch: Batch::default(),
             walk: Walk::default(),
-            keeps_history,
+            keeps_history: false,
             topic_options,
             histories: Histories::new(RandomState::new().hash_one(0_u64), history_cap)
                 .weighing(Meta::weight),
@@ -244,14 +236,27 @@ impl<S> Core<S> {
             targets: Vec::new(),
             own_queued: 0,
             lent: Gauge::default(),
-            ages,
+            ages: Vec::new(),
             idempotency_window: timeouts.idempotency,
             keep_alive: codec.keep_alive,
             started: (unix_millis(), now),
             spare_works: Vec::new(),
             generation: 0,
             date: (0, String::new()),
-        }
+        };
+        core.note_options();
+        core
+    }
+
+    /// Takes note of what the rules of all topics have in common.
+    pub(super) fn note_options(&mut self) {
+        let aged = self.topic_options.iter().filter_map(|(id, options)| {
+            let age = options.age()?;
+            Some((id.number(), self.deadlines.ticks(age)))
+        });
+        self.ages = aged.collect();
+        let mut all = self.topic_options.iter();
+        self.keeps_history = all.any(|(_, options)| options.keeps_history());
     }
 
     // ---- connections ----

@@ -3,7 +3,7 @@
 use std::hash::BuildHasher;
 use std::time::{Duration, SystemTime};
 
-use super::config::SlowPolicy;
+use super::config::{SlowPolicy, TopicOptions};
 use super::context::{History, Recovery};
 use super::core::Core;
 use super::fanout::FULL_BATCH;
@@ -329,6 +329,22 @@ impl<S> Core<S> {
             position,
             publications: missed.filter(fits),
         })
+    }
+
+    /// Changes the rules of a namespace; answers whether there is one of this name.
+    pub(crate) fn set_options(&mut self, namespace: &str, options: TopicOptions) -> bool {
+        let all = &mut self.topic_options;
+        let known = match namespace {
+            "" => Some(NamespaceId::DEFAULT),
+            name => all
+                .names()
+                .find(|known| known.1 == name)
+                .map(|known| known.0),
+        };
+        let Some(id) = known else { return false };
+        *all.get_mut(id) = options;
+        self.note_options();
+        true
     }
 
     fn history_rules(&self, topic: &str) -> HistoryRules {
