@@ -251,9 +251,8 @@ fn cat_137_message_that_trickles_in_is_given_up() {
     client.socket.set_nonblocking(false).unwrap();
     assert!(sent > 1, "{sent} bytes came in");
     assert_eq!(client.read_close(), 1008);
-    client.frame(0x88, b"\x03\xf0");
+    client.finish_sending();
     client.read_to_end();
-    drop(client);
     server.wait_until("it is gone", |_, ctx| ctx.connection_count() == 1);
     let told = server.ask(|_, ctx| ctx.stats().closed(Cause::MessageTimeout));
     assert_eq!(told, 1);
