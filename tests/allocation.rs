@@ -8,8 +8,8 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use stentor::{Context, Handler, Message};
 
@@ -74,10 +74,11 @@ struct Reading {
     calls: AtomicU64,
     live: AtomicI64,
     bytes_in: AtomicU64,
+    connections: AtomicUsize,
     is_done: AtomicBool,
 }
 
-fn read<H>(server: &Running<H>) -> (u64, i64, u64)
+fn reading<H>(server: &Running<H>) -> Arc<Reading>
 where
     H: Handler + Send + 'static,
     H::State: Send,
@@ -92,6 +93,8 @@ where
             theirs
                 .bytes_in
                 .store(ctx.stats().bytes_in, Ordering::Relaxed);
+            let connections = ctx.connection_count();
+            theirs.connections.store(connections, Ordering::Relaxed);
             theirs.is_done.store(true, Ordering::Release);
         })
         .unwrap();
@@ -100,6 +103,16 @@ where
         assert!(Instant::now() < deadline, "the loop does not answer");
         std::thread::yield_now();
     }
+    reading
+}
+
+/// Calls so far, bytes that live, and bytes that came in.
+fn read<H>(server: &Running<H>) -> (u64, i64, u64)
+where
+    H: Handler + Send + 'static,
+    H::State: Send,
+{
+    let reading = reading(server);
     let load = |value: &AtomicU64| value.load(Ordering::Relaxed);
     let live = reading.live.load(Ordering::Relaxed);
     (load(&reading.calls), live, load(&reading.bytes_in))
@@ -186,6 +199,59 @@ fn cost_of_each(bytes: &[u8], connect: impl Fn(&Running<Echo>) -> Client) -> i64
         }
         assert!(Instant::now() < deadline, "the bytes do not arrive");
     }
+}
+
+#[test]
+fn cat_138_idle_connections_have_no_buffer_behind_their_messages() {
+    const CLIENTS: usize = 500;
+    let server = serve(Echo, |_| ());
+    // The spare buffers of the loop are those of the busiest moment, not of idle connections.
+    let mut bystander = server.connect();
+    bystander.echo("warm");
+    let (_, before, _) = read(&server);
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.echo("hello");
+    }
+    let cost = (read(&server).1 - before) / CLIENTS as i64;
+    // An entry of 120 bytes and a few beside it, in tables that double as they grow.
+    assert!(cost <= 2 * 160, "{cost} bytes each");
+}
+
+/// What lives on the loop's heap when nobody is connected any more. An answer through a channel
+/// would be allocated there and freed here, and pass for a leak.
+fn live_without_connections(server: &Running<Everyone>) -> i64 {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let reading = reading(server);
+        if reading.connections.load(Ordering::Relaxed) == 0 {
+            return reading.live.load(Ordering::Relaxed);
+        }
+        assert!(Instant::now() < deadline, "the connections do not end");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn cat_139_churn_leaves_nothing_on_the_heap() {
+    const AT_ONCE: usize = 20;
+    let server = serve(Everyone, |_| ());
+    let churn = |rounds: usize| {
+        for _ in 0..rounds {
+            let mut clients: Vec<Client> = (0..AT_ONCE).map(|_| server.connect()).collect();
+            clients[0].frame(0x82, b"to all");
+            for client in &mut clients {
+                assert_eq!(client.read_frame().1, b"to all");
+            }
+            drop(clients);
+            live_without_connections(&server);
+        }
+        live_without_connections(&server)
+    };
+    let warm = churn(10);
+    let growth = churn(40) - warm;
+    // One allocation that each of the 800 left would be 8 bytes and more, each time.
+    assert!(growth < 800, "{growth} bytes");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The event loop under everything that edges, budgets, stale events and other threads can do to
-//! it (catalogue E, 109–128, and 129).
+//! it (catalogue E, 109–128), and accepting where there is much or little of everything (129, 133,
+//! 139).
 //!
 //! Nothing here is measured in seconds. Where something must happen "before" something else, the
 //! loop is held, both are made ready, and the handler's own record tells the order.
@@ -7,13 +8,14 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use stentor::{
-    Cause, CloseCode, Config, ConnectionId, Context, Endpoint, Handler, Message, Sent, Server,
+    Cause, CloseCode, Config, ConnectionId, Context, Endpoint, Gauges, Handler, Message, Sent,
+    Server,
 };
 
 use crate::scene::{SOON, Scene, Seen, Witness};
@@ -859,6 +861,60 @@ fn cat_126_burst_beyond_the_accept_budget_is_accepted_without_an_event() {
 }
 
 // ---- signals and the clock ----
+
+#[test]
+fn cat_133_burst_beyond_a_backlog_of_128_waits_for_the_loop() {
+    let server = serve(Echo, |_| ());
+    let mut bystander = server.connect();
+    let count = burst().min(300);
+    assert!(count > 130, "{count} connections say nothing about 128");
+    let stands_still = server.stand_still();
+    // A full queue drops the SYN: connecting would wait for as long as the loop does not turn.
+    let burst: Vec<_> = (0..count)
+        .map(|_| TcpStream::connect_timeout(&server.address, PATIENCE / 4).unwrap())
+        .collect();
+    drop(stands_still);
+    for socket in burst {
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut client = Client { socket };
+        client.send(upgrade_request("/").as_bytes());
+        assert!(client.head().starts_with("HTTP/1.1 101 "));
+        client.echo("hello");
+    }
+    bystander.echo("still here");
+    server.wait_until("all are gone", |_, ctx| ctx.connection_count() == 1);
+}
+
+#[test]
+fn cat_139_connections_that_come_and_go_leave_nothing() {
+    const AT_ONCE: u32 = 20;
+    let app = App::default().on_open(|ctx| {
+        let own = format!("of {}", ctx.id());
+        assert_eq!(ctx.subscribe(&own), Ok(true));
+        assert_eq!(ctx.subscribe("all"), Ok(true));
+    });
+    let server = serve(app, |_| ());
+    for round in 0..40 {
+        let clients: Vec<Client> = (0..AT_ONCE).map(|_| server.connect()).collect();
+        server.handle.publish("all", "on the way").unwrap();
+        for (index, mut client) in clients.into_iter().enumerate() {
+            match (round + index) % 4 {
+                0 => client.frame(CLOSE, b""),
+                1 => client.frame(0x83, b""), // An opcode of nothing.
+                2 => client.reset(),
+                _ => client.frame(!0x80 & TEXT, b"half a message"),
+            }
+        }
+        server.wait_until("all are gone", |_, ctx| ctx.connection_count() == 0);
+    }
+    let (gauges, stats) = server.ask(|_, ctx| (ctx.gauges(), ctx.stats().clone()));
+    assert_eq!(gauges, Gauges::default());
+    assert_eq!((stats.opened, stats.closed_total()), (800, 800));
+    let app = server.stop();
+    assert_eq!((app.opened.len(), app.ended.len()), (800, 800));
+    let highest = app.opened.into_iter().map(slot).max().unwrap();
+    assert!(highest < AT_ONCE, "slot {highest} for {AT_ONCE} at once");
+}
 
 #[test]
 fn cat_127_interrupted_wait_is_no_error() {

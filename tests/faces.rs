@@ -811,7 +811,7 @@ fn events_without_a_history_have_no_ids() {
 // ---- who may ----
 
 #[test]
-fn who_may_not_publish_is_told_so() {
+fn cat_168_who_may_not_publish_is_told_so() {
     let namespaces = "open: publish=anyone;closed: subscribe=nobody";
     let (_process, address) = start(&["--publish=nobody", "--namespace", namespaces]);
     for (topic, may_publish, may_subscribe) in [

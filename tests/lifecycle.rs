@@ -215,7 +215,7 @@ fn a_pong_keeps_a_silent_peer_alive() {
 }
 
 #[test]
-fn a_message_that_does_not_end_in_time_is_given_up() {
+fn cat_137_message_that_stalls_is_given_up() {
     let begin: [fn(&mut Client); 3] = [
         |client| client.frame(0x01, b"a first fragment"),
         |client| client.send(&masked(0x81, b"half a frame")[..9]),
@@ -230,6 +230,33 @@ fn a_message_that_does_not_end_in_time_is_given_up() {
         let (code, _, cause) = the_end(server);
         assert_eq!((code, cause), (1008, Cause::MessageTimeout));
     }
+}
+
+#[test]
+fn cat_137_message_that_trickles_in_is_given_up() {
+    let server = serve(Echo, |config| config.timeouts.message = SHORT);
+    let mut bystander = server.connect();
+    let mut client = server.connect();
+    client.send(&masked(0x82, &vec![0; 1 << 20])[..14]);
+    // Each byte is progress, and none of them buys time.
+    let deadline = Instant::now() + PATIENCE;
+    let mut sent = 0;
+    client.socket.set_nonblocking(true).unwrap();
+    while client.socket.peek(&mut [0]).is_err() {
+        assert!(Instant::now() < deadline, "{sent} bytes came in");
+        client.send(b"x");
+        sent += 1;
+        bystander.echo("served");
+    }
+    client.socket.set_nonblocking(false).unwrap();
+    assert!(sent > 1, "{sent} bytes came in");
+    assert_eq!(client.read_close(), 1008);
+    client.finish_sending();
+    client.read_to_end();
+    server.wait_until("it is gone", |_, ctx| ctx.connection_count() == 1);
+    let told = server.ask(|_, ctx| ctx.stats().closed(Cause::MessageTimeout));
+    assert_eq!(told, 1);
+    bystander.echo("still here");
 }
 
 /// A client that has begun a message while the server waits for it to read another one.

@@ -178,7 +178,7 @@ fn a_port_can_be_taken_again_at_once() {
 }
 
 #[test]
-fn one_connection_too_many_is_turned_away_until_another_one_ends() {
+fn cat_132_one_connection_too_many_is_turned_away_until_another_one_ends() {
     let server = serve(App::default(), |config| config.limits.max_connections = 2);
     let (mut clients, _) = server.connect_many::<2>();
     let held = server.stand_still();

@@ -228,11 +228,40 @@ mod tests {
         assert!(!path.exists());
     }
 
+    fn is_lost(code: i32) -> bool {
+        is_of_the_connection(&io::Error::from_raw_os_error(code))
+    }
+
+    #[test]
+    fn cat_130_all_that_the_machine_can_run_out_of_is_exhaustion() {
+        for code in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM] {
+            assert!(!is_lost(code), "{}", io::Error::from_raw_os_error(code));
+        }
+        // What accept(2) does not explain would fail again at once: it is given a pause as well.
+        assert!(!is_lost(libc::EBADF) && !is_lost(libc::EINVAL));
+    }
+
+    #[test]
+    fn cat_131_errors_of_one_connection_do_not_end_accepting() {
+        for code in [
+            libc::ECONNABORTED,
+            libc::EINTR,
+            libc::EPERM,
+            libc::EPROTO,
+            libc::ENETDOWN,
+            libc::ENOPROTOOPT,
+            libc::EHOSTDOWN,
+            libc::ENONET,
+            libc::EHOSTUNREACH,
+            libc::EOPNOTSUPP,
+            libc::ENETUNREACH,
+        ] {
+            assert!(is_lost(code), "{}", io::Error::from_raw_os_error(code));
+        }
+    }
+
     #[test]
     fn the_pause_after_exhaustion_doubles_up_to_a_second() {
-        let is_lost = |code| is_of_the_connection(&io::Error::from_raw_os_error(code));
-        assert!(!is_lost(libc::EMFILE) && !is_lost(libc::ENOMEM) && !is_lost(libc::EBADF));
-        assert!(is_lost(libc::ECONNABORTED));
         let mut listener = Listener::bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
         let now = Instant::now();
         listener.retry = Some((now, BACKOFF.0));

@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_idle_connection_is_at_most_two_cache_lines() {
+    fn cat_138_idle_connection_is_at_most_two_cache_lines() {
         let entry = size_of::<Peer<()>>();
         assert!(entry <= 120, "{entry} bytes");
     }
