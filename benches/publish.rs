@@ -122,6 +122,7 @@ impl Audience {
         let path = socket_path();
         let mut config = Config::listen([Endpoint::Unix(path.clone())]);
         config.limits.max_topics_per_connection = usize::MAX;
+        config.limits.walk_sends = usize::MAX; // A turn is to be all of it.
         let mut server = Server::bind(config, Radio::new(plan)).expect("the path is free");
         let connect = |_| UnixStream::connect(&path).expect("the backlog has room");
         let mut subscribers: Vec<_> = (0..count).map(connect).collect();
