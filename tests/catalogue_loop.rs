@@ -1,6 +1,6 @@
 //! The event loop under everything that edges, budgets, stale events and other threads can do to
 //! it (catalogue E, 109–128), and accepting where there is much or little of everything (129, 133,
-//! 139).
+//! 139, 140).
 //!
 //! Nothing here is measured in seconds. Where something must happen "before" something else, the
 //! loop is held, both are made ready, and the handler's own record tells the order.
@@ -9,10 +9,12 @@ use std::collections::VecDeque;
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, Socket, Type};
 use stentor::{
     Cause, CloseCode, Config, ConnectionId, Context, Endpoint, Gauges, Handler, Message, Sent,
     Server,
@@ -1065,6 +1067,126 @@ fn cat_129_running_out_of_descriptors_pauses_accepting() {
     let mut last = Client::open(server.address, "/");
     last.frame(TEXT, b"hello");
     assert_eq!(last.read_frame().0, TEXT);
+}
+
+// ---- many from one address ----
+
+/// A server that lets two in from each address.
+fn two_from_each() -> Running<App> {
+    serve(App::default(), |config| {
+        config.limits.max_connections_per_ip = Some(2);
+        config.timeouts.handshake = SOON;
+    })
+}
+
+/// Waits until so many connections are there.
+fn await_connections(server: &Running<App>, count: usize) {
+    server.wait_until("as many are there as there should be", move |_, ctx| {
+        ctx.connection_count() == count
+    });
+}
+
+/// Connects behind whoever waits to be accepted, and is turned away when the loop goes on.
+fn is_turned_away(server: &Running<App>, stands_still: mpsc::Sender<()>) {
+    let mut client = Client::raw(server.address);
+    client.send(upgrade_request("/").as_bytes());
+    drop(stands_still);
+    // The FIN behind the answer comes before the reset for the request that nobody read.
+    let mut answer = String::new();
+    client.socket.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 429 "), "{answer}");
+    assert!(answer.contains("\r\nRetry-After: 1\r\n"), "{answer}");
+    assert!(answer.contains("\r\nConnection: close\r\n"), "{answer}");
+}
+
+/// A WebSocket from another address of the loopback interface.
+fn connect_from(server: &Running<App>, address: &str) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let from = SocketAddr::new(address.parse().unwrap(), 0);
+    socket.bind(&from.into()).unwrap();
+    socket.connect(&server.address.into()).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut socket = TcpStream::from(socket);
+    assert_is_let_in(&mut socket);
+    socket
+}
+
+fn assert_is_let_in(socket: &mut (impl Read + Write)) {
+    socket.write_all(upgrade_request("/").as_bytes()).unwrap();
+    let mut status = [0; 13];
+    socket.read_exact(&mut status).unwrap();
+    assert_eq!(&status, b"HTTP/1.1 101 ");
+}
+
+#[test]
+fn cat_140_address_above_its_cap_is_turned_away_and_others_are_not() {
+    let server = two_from_each();
+    let (mut one, mut two) = (server.connect(), server.connect());
+    is_turned_away(&server, server.stand_still());
+    let _others = ["127.0.0.2", "127.0.0.2", "127.0.0.3"].map(|ip| connect_from(&server, ip));
+    is_turned_away(&server, server.stand_still());
+    one.hears_nothing_more();
+    two.hears_nothing_more();
+    let stats = server.ask(|_, ctx| ctx.stats().clone());
+    let turned_away = (stats.rejected_ip, stats.rejected_full);
+    assert_eq!((stats.accepted, turned_away), (5, (2, 0)));
+    assert_eq!(server.stop().faults, ["FullForIp(127.0.0.1)"; 2]);
+}
+
+#[test]
+fn cat_140_every_end_of_a_connection_makes_room_for_its_address() {
+    let server = two_from_each();
+    let mut staying = server.connect();
+    let leave_by_close = |mut client: Client| {
+        client.frame(CLOSE, b"");
+        client.read_to_end();
+    };
+    let leaves: [fn(Client); 3] = [leave_by_close, Client::reset, drop];
+    for leave in leaves {
+        let client = server.connect();
+        is_turned_away(&server, server.stand_still());
+        leave(client);
+        await_connections(&server, 1);
+    }
+    // Silence, half a request, and one that is refused.
+    let requests: [(&[u8], &[u8]); 3] = [
+        (b"", b""),
+        (b"GET / HTTP/1.1\r\n", b"HTTP/1.1 408 "),
+        (b"GET / HTTP/1.1\r\n\r\n", b"HTTP/1.1 400 "),
+    ];
+    for (request, answer) in requests {
+        let stands_still = server.stand_still();
+        let mut client = Client::raw(server.address);
+        client.send(request);
+        is_turned_away(&server, stands_still);
+        assert!(client.read_to_end().starts_with(answer));
+        drop(client);
+        await_connections(&server, 1);
+    }
+    // As many as before, and no more.
+    server.connect().hears_nothing_more();
+    await_connections(&server, 1);
+    let mut last = server.connect();
+    is_turned_away(&server, server.stand_still());
+    last.hears_nothing_more();
+    staying.hears_nothing_more();
+}
+
+#[test]
+fn cat_140_unix_sockets_are_of_no_address() {
+    let path = std::env::temp_dir().join(format!("stentor-{}-cat-140", std::process::id()));
+    let server = serve(App::default(), |config| {
+        config.limits.max_connections_per_ip = Some(1);
+        config.listen.push(Endpoint::Unix(path.clone()));
+    });
+    let _sockets = [(); 3].map(|()| {
+        let mut socket = UnixStream::connect(&path).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        assert_is_let_in(&mut socket);
+        socket
+    });
+    let _first = server.connect();
+    is_turned_away(&server, server.stand_still());
 }
 
 /// A server in a process of its own, which is this test binary again.

@@ -57,8 +57,9 @@ impl Collector for Numbers {
         page.count("history_evicted", "Publications that went because histories had all the memory they may", gauges.history_evicted)?;
 
         page.count("connections_accepted", "TCP and unix connections accepted", stats.accepted)?;
-        page.counts("connections_rejected", "Connections answered 503", "reason", [
+        page.counts("connections_rejected", "Connections answered 503 or 429 and closed", "reason", [
             ("full", stats.rejected_full),
+            ("ip", stats.rejected_ip),
         ])?;
         page.counts("accept_failures", "Times that accept failed", "reason", [
             ("exhausted", stats.accept_exhausted),
@@ -263,9 +264,10 @@ mod tests {
     type Field = (&'static str, fn(&mut Stats) -> &mut u64, &'static str);
 
     #[rustfmt::skip]
-    const FIELDS: [Field; 28] = [
+    const FIELDS: [Field; 29] = [
         ("accepted", |s| &mut s.accepted, "stentor_connections_accepted_total"),
         ("rejected_full", |s| &mut s.rejected_full, "stentor_connections_rejected_total{reason=\"full\"}"),
+        ("rejected_ip", |s| &mut s.rejected_ip, "stentor_connections_rejected_total{reason=\"ip\"}"),
         ("accept_exhausted", |s| &mut s.accept_exhausted, "stentor_accept_failures_total{reason=\"exhausted\"}"),
         ("accept_lost", |s| &mut s.accept_lost, "stentor_accept_failures_total{reason=\"lost\"}"),
         ("opened", |s| &mut s.opened, "stentor_websockets_opened_total"),

@@ -178,6 +178,12 @@ pub(super) struct LimitFlags {
     #[arg(env = "STENTOR_MAX_CONNECTIONS", hide_env = true)]
     pub(super) max_connections: Option<usize>,
 
+    /// Connections at a time from one IPv4 address, or one IPv6 network of 64 bits; not limited
+    /// unless given: a proxy or a NAT puts many behind one address
+    #[arg(long, global = true, value_name = "COUNT", value_parser = count::<usize>)]
+    #[arg(env = "STENTOR_MAX_CONNECTIONS_PER_IP", hide_env = true)]
+    pub(super) max_connections_per_ip: Option<usize>,
+
     /// Bytes waiting for a slow reader from which on nothing more is read from it [default: 256KiB]
     #[arg(long, global = true, value_name = "SIZE", value_parser = size)]
     #[arg(env = "STENTOR_OUTBOX_SOFT", hide_env = true)]

@@ -21,6 +21,7 @@ pub(super) struct Logged<H> {
     application: H,
     exhausted: Throttle,
     full: Throttle,
+    full_for_ip: Throttle,
 }
 
 impl<H> Logged<H> {
@@ -29,6 +30,7 @@ impl<H> Logged<H> {
             application,
             exhausted: Throttle::default(),
             full: Throttle::default(),
+            full_for_ip: Throttle::default(),
         }
     }
 }
@@ -123,6 +125,15 @@ impl<H: Handler> Handler for Logged<H> {
                     warn!(
                         connections,
                         unsaid, "turned a connection away: max-connections are there"
+                    );
+                }
+            }
+            Fault::FullForIp(ip) => {
+                if let Some(unsaid) = self.full_for_ip.admit(now) {
+                    warn!(
+                        %ip,
+                        unsaid,
+                        "turned a connection away: max-connections-per-ip are there from its address"
                     );
                 }
             }

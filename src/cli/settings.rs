@@ -217,6 +217,7 @@ fn set_limits(config: &mut Config, flags: &LimitFlags) {
     );
     set(&mut config.protocol.max_fragments, flags.max_fragments);
     set(&mut limits.max_connections, flags.max_connections);
+    limits.max_connections_per_ip = flags.max_connections_per_ip;
     set(&mut limits.outbox_soft, flags.outbox_soft);
     set(&mut limits.outbox_hard, flags.outbox_hard);
     set(&mut limits.max_topics, flags.max_topics);
@@ -349,6 +350,7 @@ mod tests {
         for (arguments, key) in [
             (["--max-connections", "961"], "max-connections"),
             (["--max-connections", "0"], "max-connections"),
+            (["--max-connections-per-ip", "0"], "max-connections-per-ip"),
             (["--outbox-soft", "2MiB"], "outbox-soft"),
             (["--close-timeout", "0"], "close-timeout"),
             (["--receive-buffer", "1GiB"], "receive-buffer"),

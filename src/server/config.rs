@@ -115,6 +115,9 @@ impl Config {
         if self.limits.max_connections == 0 {
             return wrong("max-connections", "is 0; nobody could connect");
         }
+        if self.limits.max_connections_per_ip == Some(0) {
+            return wrong("max-connections-per-ip", "is 0; nobody could connect");
+        }
         if self.limits.accept_budget == 0 {
             return wrong("accept-budget", "is 0; nobody could connect");
         }
@@ -160,6 +163,10 @@ pub struct Limits {
     /// Connections at a time; default 10,000. A connection above it is answered 503 and closed.
     /// The program sets it to the limit of open files less 64.
     pub max_connections: usize,
+    /// TCP connections at a time from one IPv4 address or one IPv6 network of 64 bits; default
+    /// `None`, no limit: a proxy or a NAT puts many people behind one address. A connection above
+    /// it is answered 429 and closed. One counts until its socket is closed, whatever it was for.
+    pub max_connections_per_ip: Option<usize>,
     /// Bytes waiting for a peer that reads too slowly from which on the server stops reading from
     /// it and [`send`](crate::Context::send) answers `Backpressure`; default 256 KiB, a fair share
     /// of a second on a slow line.
@@ -204,6 +211,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_connections: 10_000,
+            max_connections_per_ip: None,
             outbox_soft: 256 << 10,
             outbox_hard: 1 << 20,
             read_budget: 256 << 10,
@@ -429,6 +437,9 @@ mod tests {
         let mut config = good.clone();
         config.limits.max_connections = 0;
         assert_eq!(config.check().unwrap_err().key(), "max-connections");
+        let mut config = good.clone();
+        config.limits.max_connections_per_ip = Some(0);
+        assert_eq!(config.check().unwrap_err().key(), "max-connections-per-ip");
         let mut config = good.clone();
         config.limits.outbox_soft = config.limits.outbox_hard + 1;
         assert_eq!(config.check().unwrap_err().key(), "outbox-soft");

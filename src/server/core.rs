@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use slab::Slab;
 
+use super::addresses::Addresses;
 use super::config::{Config, Limits, Timeouts, TopicOptions};
 use super::context::Gauges;
 use super::frames::Gauge;
@@ -99,6 +100,8 @@ pub(crate) struct Core<S> {
     pub(super) throttled: Vec<ConnectionId>,
     /// By key, the listener that accepted the connection: a byte here is eight in the slab entry.
     endpoints: Vec<u8>,
+    /// Where connections come from, if `max_connections_per_ip` limits that.
+    pub(crate) addresses: Addresses,
     /// How publications are written, by key as far as anybody has a form of the application's, and
     /// how many have one.
     pub(super) forms: Vec<Form>,
@@ -228,6 +231,7 @@ impl<S> Core<S> {
             express: Vec::new(),
             throttled: Vec::new(),
             endpoints: Vec::new(),
+            addresses: Addresses::default(),
             forms: Vec::new(),
             formed: 0,
             encode: codec.encode,
@@ -315,6 +319,7 @@ impl<S> Core<S> {
         // Whatever was done to it since it ended, the next connection with its key begins anew.
         self.leave_all(key);
         self.deadlines.disarm(key);
+        self.addresses.leave(key);
         self.set_form(key, Form::PLAIN);
         let mut peer = self.peers.remove(key);
         if let Some(work) = peer.work.take() {

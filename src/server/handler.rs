@@ -1,6 +1,7 @@
 //! What an application implements, and what its callbacks are given.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use super::context::Context;
 use super::presence::PresenceEvent;
@@ -181,6 +182,8 @@ pub enum Fault<'a> {
     AcceptExhausted(&'a std::io::Error),
     /// A connection above `max_connections` was turned away.
     Full,
+    /// A connection from this address, above `max_connections_per_ip`, was turned away.
+    FullForIp(IpAddr),
 }
 
 /// What became of a message.

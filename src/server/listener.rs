@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -42,7 +42,8 @@ enum ListeningSocket {
 
 /// What an attempt to accept came to.
 pub(crate) enum Accepted {
-    Connection(Transport),
+    /// A connection, and the address that it comes from, which a unix socket has none of.
+    Connection(Transport, Option<IpAddr>),
     /// Nobody waits: an event will tell of the next one.
     None,
     /// This connection was gone before it was accepted; there may be others.
@@ -90,16 +91,18 @@ impl Listener {
     pub(crate) fn accept(&mut self, now: Instant) -> Accepted {
         let accepted = match &self.socket {
             ListeningSocket::Tcp(listener) => {
-                listener.accept().map(|(stream, _)| Transport::Tcp(stream))
+                let accepted = listener.accept();
+                accepted.map(|(stream, from)| (Transport::Tcp(stream), Some(from.ip())))
             }
             ListeningSocket::Unix(listener, _) => {
-                listener.accept().map(|(stream, _)| Transport::Unix(stream))
+                let accepted = listener.accept();
+                accepted.map(|(stream, _)| (Transport::Unix(stream), None))
             }
         };
         match accepted {
-            Ok(transport) => {
+            Ok((transport, ip)) => {
                 self.retry = None;
-                Accepted::Connection(transport)
+                Accepted::Connection(transport, ip)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.is_ready = false;

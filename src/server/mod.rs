@@ -8,6 +8,7 @@
 //! whoever stops before the socket is empty or full puts the connection where the loop will find
 //! it without an event: on `ready` (reading) or in its outbox (writing).
 
+mod addresses;
 mod config;
 mod context;
 mod core;
@@ -32,6 +33,7 @@ mod transport;
 mod walk;
 
 use std::io;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use mio::event::Event;
@@ -311,13 +313,7 @@ impl<H: Handler> Server<H> {
 
     fn admit(&mut self, accepted: Accepted, endpoint: usize) {
         match accepted {
-            Accepted::Connection(transport) => {
-                if self.core.peers.len() >= self.core.limits.max_connections {
-                    self.turn_away(transport);
-                } else {
-                    self.register(transport, endpoint);
-                }
-            }
+            Accepted::Connection(transport, ip) => self.let_in(transport, ip, endpoint),
             Accepted::None => {}
             Accepted::Lost => self.core.stats.accept_lost += 1,
             Accepted::Exhausted(error) => {
@@ -329,9 +325,33 @@ impl<H: Handler> Server<H> {
         }
     }
 
-    fn register(&mut self, transport: Transport, endpoint: usize) {
+    /// Registers a connection unless there are too many already, in all or from its address.
+    fn let_in(&mut self, transport: Transport, ip: Option<IpAddr>, endpoint: usize) {
+        let core = &mut self.core;
+        if core.peers.len() >= core.limits.max_connections {
+            core.stats.rejected_full += 1;
+            let response = Response::new(503).text("Too many connections.\n");
+            return self.turn_away(transport, &response, Fault::Full);
+        }
+        let counted = ip.zip(core.limits.max_connections_per_ip);
+        if let Some((ip, most)) = counted
+            && core.addresses.count(ip) >= most
+        {
+            core.stats.rejected_ip += 1;
+            let response = Response::new(429).text("Too many connections from your address.\n");
+            let response = response.header("Retry-After", "1");
+            let response = response.expect("a name and a value of plain letters");
+            return self.turn_away(transport, &response, Fault::FullForIp(ip));
+        }
+        self.register(transport, counted.map(|(ip, _)| ip), endpoint);
+    }
+
+    fn register(&mut self, transport: Transport, counted: Option<IpAddr>, endpoint: usize) {
         let id = self.core.insert(transport);
         let key = id.key as usize;
+        if let Some(ip) = counted {
+            self.core.addresses.enter(key, ip);
+        }
         self.core.set_endpoint(key, endpoint);
         let transport = &mut self.core.peers[key].transport;
         if transport
@@ -342,26 +362,23 @@ impl<H: Handler> Server<H> {
         }
     }
 
-    /// No slot is free: 503, as far as the socket takes it at once.
-    fn turn_away(&mut self, mut transport: Transport) {
-        self.core.stats.rejected_full += 1;
-        let mut response = Vec::new();
+    /// Answers a connection that is not let in, as far as the socket takes it at once.
+    fn turn_away(&mut self, mut transport: Transport, response: &Response, fault: Fault<'_>) {
+        let mut bytes = Vec::new();
         let framing = ResponseFraming {
             head_only: false,
             close: true,
             is_stream: false,
             date: Some(self.core.date()),
         };
-        Response::new(503)
-            .text("Too many connections.\n")
-            .encode(&mut response, framing);
-        let _ = transport.send(&response);
+        response.encode(&mut bytes, framing);
+        let _ = transport.send(&bytes);
         transport.shut_down_writing();
         // Closing a socket with unread bytes sends RST, which would take the response back: most
         // often the request is there by now.
         self.reader.discard_once(&mut transport);
         self.handler
-            .fault(&mut Context::new(&mut self.core, None), Fault::Full);
+            .fault(&mut Context::new(&mut self.core, None), fault);
     }
 
     fn read(&mut self) {

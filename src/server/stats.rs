@@ -97,6 +97,9 @@ pub struct Stats {
     pub accepted: u64,
     /// Connections answered 503 and closed because `max_connections` were there.
     pub rejected_full: u64,
+    /// Connections answered 429 and closed because `max_connections_per_ip` of their address were
+    /// there.
+    pub rejected_ip: u64,
     /// Times that accept failed because descriptors or memory ran out.
     pub accept_exhausted: u64,
     /// Times that a waiting connection was gone before it was accepted.
