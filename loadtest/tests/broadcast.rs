@@ -176,17 +176,18 @@ fn batches_and_long_messages_arrive_whole() {
     }
 }
 
-#[test]
-fn message_of_another_topic_is_surplus() {
+/// A server that takes all topics for one.
+fn mixed_hub() -> String {
     let mixed = Hub {
         is_mixed: true,
         ..Hub::default()
     };
-    let ended = run(
-        "broadcast",
-        &listen(mixed, Hub::serve),
-        "--subscribers 4 --topics 2",
-    );
+    listen(mixed, Hub::serve)
+}
+
+#[test]
+fn message_of_another_topic_is_surplus() {
+    let ended = run("broadcast", &mixed_hub(), "--subscribers 4 --topics 2");
     assert!(ended.report["failures"]["counts"]["surplus"].as_u64() > Some(0));
     assert_eq!(ended.status, Some(1));
 }
@@ -273,13 +274,9 @@ fn bystanders_find_lies() {
 
 #[test]
 fn message_that_a_bystander_did_not_send_is_found() {
-    let mixed = Hub {
-        is_mixed: true,
-        ..Hub::default()
-    };
     let ended = run(
         "broadcast",
-        &listen(mixed, Hub::serve),
+        &mixed_hub(),
         "--subscribers 2 --rate 20 --bystanders 1 --bystander-rate 0.001",
     );
     // Its one message is wrong for each of three members, and theirs for it: before it had its own back, or after.
