@@ -31,13 +31,19 @@ async function examples(path) {
 
 const publish = (text) => fetch(`${server.http}/t/${TOPIC}`, { method: "POST", body: text });
 
-/** Waits until the topic has so many subscribers. */
+/** Waits until the topic has just so many subscribers. */
 async function subscribers(count) {
   for (;;) {
     const { topics } = await (await fetch(`${server.http}/topics`)).json();
-    if ((topics.find(({ name }) => name === TOPIC)?.subscribers ?? 0) >= count) return;
+    if ((topics.find(({ name }) => name === TOPIC)?.subscribers ?? 0) === count) return;
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
+}
+
+/** Closes a page, and waits until the server knows: the next one's subscribers are counted. */
+async function leave(page) {
+  await page.close();
+  await subscribers(0);
 }
 
 /** Runs code in a page of the server, and collects what it logs. */
@@ -64,7 +70,7 @@ test("a WebSocket and an EventSource hear what is posted, as README.md shows the
   await publish("hello");
   await until(logged, 2);
   assert.deepEqual(logged, ["hello", "hello"]);
-  await page.close();
+  await leave(page);
 });
 
 test("the follower and the EventSource of docs/GUIDE.md hear each message once", async () => {
@@ -74,7 +80,7 @@ test("the follower and the EventSource of docs/GUIDE.md hear each message once",
     for (const text of ["one", "two\nlines", "three"]) await publish(text);
     await until(logged, 3);
     assert.deepEqual(logged, ["one", "two\nlines", "three"]);
-    await page.close();
+    await leave(page);
   }
 });
 
@@ -100,5 +106,5 @@ test("an EventSource comes back by itself and is told that the past is gone", as
   assert.equal(heard[0], "before");
   assert.match(heard[1], /^reset /);
   assert.equal(heard[2], "after");
-  await page.close();
+  await leave(page);
 });
