@@ -11,6 +11,7 @@ mod edges;
 mod examples;
 #[cfg(feature = "program")]
 mod faces;
+mod farewell;
 mod feeding;
 mod handle;
 mod history;

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use stentor::protocol::http::{Request, Response};
 use stentor::{
-    Accept, Closed, Context, Fault, Form, Handler, Lost, Message, Output, PresenceEvent,
-    Publication,
+    Accept, Cause, CloseCode, Closed, Context, Fault, Form, Handler, Lost, Message, Output,
+    PresenceEvent, Publication,
 };
 use tracing::field::{DisplayValue, display};
 use tracing::{debug, trace, warn};
@@ -81,6 +81,14 @@ impl<H: Handler> Handler for Logged<H> {
 
     fn encode(form: Form, publication: &Publication<'_>, output: &mut Output<'_>) {
         H::encode(form, publication, output);
+    }
+
+    fn farewell(
+        form: Form,
+        cause: Cause,
+        output: &mut Output<'_>,
+    ) -> Option<(CloseCode, &'static str)> {
+        H::farewell(form, cause, output)
     }
 
     fn drain(&mut self, ctx: &mut Context<'_, Self::State>) {

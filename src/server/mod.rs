@@ -47,7 +47,7 @@ use self::handle::{Command, Inbox};
 pub use self::handler::{Accept, Closed, ConnectionId, Fault, Handler, Lost, Sent, SubscribeError};
 pub use self::histogram::Histogram;
 use self::listener::{Accepted, Listener};
-use self::peer::Stage;
+use self::peer::{Stage, Watch};
 pub use self::presence::{Member, PresenceEvent};
 pub use self::publication::{
     Form, KeptPublication, Output, Publication, PublishError, PublishOptions, Published, Tags,
@@ -122,6 +122,7 @@ impl<H: Handler> Server<H> {
         }
         let codec = Codec {
             encode: H::encode,
+            farewell: H::farewell,
             keep_alive: H::KEEP_ALIVE,
         };
         Ok(Self {
@@ -600,24 +601,26 @@ impl<H: Handler> Server<H> {
             }
         }
         // A peer that is not read from, or that takes nothing, is watched by the write timeout.
-        if is_paused && !peer.has_output() {
+        if peer.watch == Watch::Off {
+            // The application knows what its silence means.
+        } else if is_paused && !peer.has_output() {
             due = due.min(now + timeouts.idle); // It publishes much: its signs of life are not read.
         } else if !peer.has_output() {
             let idle = timeouts.idle_of(key);
             let ping_at = peer.last_seen + idle;
             let dead_at = ping_at + timeouts.pong;
-            if peer.is_pinged && now >= dead_at {
+            if peer.watch == Watch::Pinged && now >= dead_at {
                 return core.end(key, Cause::PongTimeout);
             }
-            if !peer.is_pinged && now >= ping_at {
-                peer.is_pinged = true;
+            if peer.watch == Watch::Seen && now >= ping_at {
+                peer.watch = Watch::Pinged;
                 // A late look, after the process was stopped for a while, must not take the peer
                 // for dead before it had its time to answer.
                 peer.last_seen = now.saturating_sub(idle);
                 let _ = core.write(key, |protocol, output| protocol.ping(&[], output));
                 core.flush(key);
                 due = due.min(now + timeouts.pong.min(idle));
-            } else if peer.is_pinged {
+            } else if peer.watch == Watch::Pinged {
                 // The answer may come, and the next silence end, before this one is too long.
                 due = due.min(dead_at).min(now + idle);
             } else {
@@ -635,18 +638,14 @@ impl<H: Handler> Server<H> {
         self.listeners.clear();
         let keys: Vec<usize> = self.core.peers.iter().map(|(key, _)| key).collect();
         for key in keys {
+            if self.core.is_receiving(key) {
+                let frame = CloseFrame::new(CloseCode::GOING_AWAY, "server shuts down");
+                self.core.dismiss(key, frame, Cause::Shutdown);
+                self.core.flush(key);
+                continue;
+            }
             let peer = &mut self.core.peers[key];
-            let is_open = peer.stage == Stage::Streaming;
             match peer.protocol.state() {
-                _ if is_open => {
-                    let frame = CloseFrame::new(CloseCode::GOING_AWAY, "");
-                    let _ = self.core.close(key, frame, Cause::Shutdown);
-                }
-                State::Open => {
-                    let frame = CloseFrame::new(CloseCode::GOING_AWAY, "server shuts down");
-                    let _ = self.core.close(key, frame, Cause::Shutdown);
-                    self.core.flush(key);
-                }
                 // Between two requests nothing is owed to anybody.
                 State::Connecting if !peer.has_output() => {
                     self.core.end(key, Cause::Shutdown);
@@ -655,7 +654,7 @@ impl<H: Handler> Server<H> {
                     peer.protocol.receive_eof();
                     self.core.linger_when_drained(key);
                 }
-                State::Closing | State::Closed => {}
+                State::Open | State::Closing | State::Closed => {}
             }
         }
     }

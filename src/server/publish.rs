@@ -12,11 +12,15 @@ use std::time::Instant;
 
 use super::frames::Frames;
 use super::publication::{Form, Output, Publication, Tags, note_weight};
-use crate::protocol::{Message, MessageKind, write_unmasked_frame};
+use super::stats::Cause;
+use crate::protocol::{CloseCode, Message, MessageKind, write_unmasked_frame};
 use crate::topic::{NamespaceId, Position, Slice, TopicId, TopicTable};
 
 /// Writes a publication in one of the application's forms.
 pub(crate) type Encode = fn(Form, &Publication<'_>, &mut Output<'_>);
+
+/// Ends what is said to a connection of a form, and says with which code and reason it is closed.
+pub(crate) type Farewell = fn(Form, Cause, &mut Output<'_>) -> Option<(CloseCode, &'static str)>;
 
 /// From this size on a payload is in memory once for its subscribers and its history; smaller
 /// ones are copied, since the smallest reference costs as much.
