@@ -325,6 +325,72 @@ fn each_form_is_written_with_topic_position_and_tags() {
 }
 
 #[test]
+fn the_newest_publication_is_the_state_for_who_has_not_read_it() {
+    let server = start(|_| ());
+    server.ask(|_, ctx| {
+        assert_eq!(ctx.newest("other", None).unwrap_err(), HistoryError::Off);
+        let nothing = ctx.newest("kept:a", None).unwrap();
+        assert!(nothing.publications.is_none() && nothing.position.offset == 0);
+        for number in 1..=SIZE + 5 {
+            ctx.publish("kept:a", &number.to_string());
+        }
+        let position = ctx.newest("kept:a", None).unwrap().position;
+        let epoch = position.epoch;
+        let mut read = |epoch, offset| {
+            let since = Since { epoch, offset };
+            let newest = ctx.newest("kept:a", Some(&since)).unwrap();
+            assert_eq!(newest.position, position);
+            texts("kept:a", &newest.publications.unwrap())
+        };
+        assert!(read(epoch.as_str(), 15).is_empty(), "it has read it");
+        assert_eq!(read(epoch.as_str(), 14), ["15"]);
+        assert_eq!(read(epoch.as_str(), 1), ["15"], "much is gone");
+        assert_eq!(read("nowhere!", 15), ["15"]);
+        assert_eq!(read("", 0), ["15"]);
+        ctx.clear_history("kept:a");
+        assert!(ctx.newest("kept:a", None).unwrap().publications.is_none());
+    });
+}
+
+#[test]
+fn what_is_kept_goes_to_other_connections_in_their_forms() {
+    let server = start(|_| ());
+    let mut plain = server.connect();
+    let mut detailed = Client::open(server.address, "/detailed");
+    let gone = server.connect();
+    server.ask(|archive, ctx| {
+        for id in &archive.opened {
+            ctx.subscribe_connection(*id, "kept:a").unwrap();
+        }
+        let mut subscribers = ctx.subscribers("kept:a");
+        subscribers.sort_unstable();
+        let mut opened = archive.opened.clone();
+        opened.sort_unstable();
+        assert_eq!(subscribers, opened);
+        assert!(ctx.subscribers("kept:b").is_empty());
+    });
+    drop(gone);
+    server.wait_until("it has gone", |_, ctx| ctx.connection_count() == 2);
+    server.ask(|archive, ctx| {
+        assert_eq!(ctx.publish("kept:a", "one"), 2);
+        let kept = ctx.newest("kept:a", None).unwrap().publications.unwrap();
+        for id in ctx.subscribers("kept:a") {
+            assert_eq!(ctx.send_publication_to(id, "kept:a", &kept[0]), Sent::Sent);
+        }
+        let gone = archive.opened[2];
+        let sent = ctx.send_publication_to(gone, "kept:a", &kept[0]);
+        assert_eq!((sent, ctx.stats().stale), (Sent::Dropped, 1));
+    });
+    for _ in 0..2 {
+        assert_eq!(plain.hear(), "one");
+        assert_eq!(detailed.hear(), "kept:a 1: one");
+    }
+    for client in [&mut plain, &mut detailed] {
+        client.hears_nothing_more();
+    }
+}
+
+#[test]
 fn a_note_travels_with_its_message_to_the_forms_that_write_it_and_into_the_history() {
     let server = start(|_| ());
     let mut plain = server.connect();

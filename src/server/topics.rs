@@ -333,6 +333,25 @@ impl<S> Core<S> {
         })
     }
 
+    pub(crate) fn newest(
+        &mut self,
+        topic: &str,
+        since: Option<&Since<'_>>,
+    ) -> Result<Recovery, HistoryError> {
+        let now = self.millis();
+        let rules = self.history_rules(topic);
+        if !rules.is_on() {
+            return Err(HistoryError::Off);
+        }
+        let newest = self.histories.newest(topic, rules, since, now);
+        let position = newest.position;
+        let publications = newest.publications;
+        Ok(Recovery {
+            position,
+            publications: publications.map(|newest| kept(newest, position.epoch)),
+        })
+    }
+
     /// Changes the rules of a namespace; answers whether there is one of this name.
     pub(crate) fn set_options(&mut self, namespace: &str, options: TopicOptions) -> bool {
         let all = &mut self.topic_options;
