@@ -57,6 +57,7 @@ pub use server::{
     Form, Gauges, Handle, HandleError, Handler, Histogram, History, KeptPublication, Limits, Lost,
     Member, Output, PresenceEvent, Publication, PublishError, PublishOptions, Published, Recovery,
     Refused, Sent, Server, Side, SlowPolicy, Stats, SubscribeError, Tags, Timeouts, TopicOptions,
+    Waker,
 };
 
 #[cfg(doctest)]

@@ -33,3 +33,4 @@ mod streams;
 mod support;
 mod tidy;
 mod turns;
+mod waking;

@@ -114,6 +114,10 @@ impl<H: Handler> Handler for Logged<H> {
         self.application.timer(ctx, token);
     }
 
+    fn wake(&mut self, ctx: &mut Context<'_, Self::State>) {
+        self.application.wake(ctx);
+    }
+
     fn fault(&mut self, ctx: &mut Context<'_, Self::State>, fault: Fault<'_>) {
         let now = ctx.now();
         match &fault {

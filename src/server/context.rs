@@ -11,6 +11,7 @@ use super::presence::Member;
 use super::publication::{Form, KeptPublication, Output, PublishError, PublishOptions, Published};
 use super::stats::{Cause, Stats};
 use super::timer;
+use super::waker::Waker;
 use crate::protocol::{CloseCode, CloseFrame, Message, State, UsageError};
 use crate::topic::{HistoryError, Position, Query, Since};
 
@@ -87,8 +88,8 @@ impl<'a, S> Context<'a, S> {
         Self { core, key }
     }
 
-    /// The id of this connection. In a timer and in a closure of another thread there is none: the
-    /// id is one that no connection has.
+    /// The id of this connection. In a timer, in `wake` and in a closure of another thread there is
+    /// none: the id is one that no connection has.
     pub fn id(&self) -> ConnectionId {
         self.key
             .map_or(ConnectionId::NONE, |key| self.core.peers[key].id(key))
@@ -98,7 +99,7 @@ impl<'a, S> Context<'a, S> {
     ///
     /// # Panics
     ///
-    /// Where there is no open connection: in a timer, a closure of another thread, in
+    /// Where there is no open connection: in a timer, a closure of another thread, in `wake`,
     /// `upgrade` and `request`.
     pub fn state(&mut self) -> &mut S {
         self.key
@@ -483,6 +484,11 @@ impl<'a, S> Context<'a, S> {
         self.core
             .timers
             .set(timer::after(self.core.now, after), token);
+    }
+
+    /// A way to have [`Handler::wake`](crate::Handler::wake) called by other threads.
+    pub fn waker(&self) -> Waker {
+        self.core.waker.clone()
     }
 
     /// The time of this turn of the loop.

@@ -24,6 +24,7 @@ use super::publish::{Batch, Encode, Farewell};
 use super::stats::{Cause, Stats};
 use super::timer::{Deadlines, Tick, Timers};
 use super::transport::Transport;
+use super::waker::Waker;
 use super::walk::Walk;
 use crate::protocol::{
     CloseCode, CloseFrame, Connection, FrameHeader, Message, Settings, State, UsageError,
@@ -122,6 +123,7 @@ pub(crate) struct Core<S> {
     pub(super) idempotency_window: Duration,
     /// What is written to a stream that has been silent.
     pub(crate) keep_alive: &'static [u8],
+    pub(super) waker: Waker,
     /// When the server started, in milliseconds of Unix time.
     pub(super) started: (u64, Instant),
     #[expect(
@@ -188,7 +190,7 @@ impl TimeoutTicks {
 }
 
 impl<S> Core<S> {
-    pub(crate) fn new(config: Config, codec: Codec, now: Instant) -> Self {
+    pub(crate) fn new(config: Config, codec: Codec, waker: Waker, now: Instant) -> Self {
         let Config {
             protocol: settings,
             limits,
@@ -246,6 +248,7 @@ impl<S> Core<S> {
             ages: Vec::new(),
             idempotency_window: timeouts.idempotency,
             keep_alive: codec.keep_alive,
+            waker,
             started: (unix_millis(), now),
             spare_works: Vec::new(),
             generation: 0,
@@ -880,7 +883,7 @@ mod tests {
             farewell: |_, _, _| None,
             keep_alive: b"",
         };
-        Core::new(Config::default(), codec, Instant::now())
+        Core::new(Config::default(), codec, Waker::unheard(), Instant::now())
     }
 
     /// An open connection on one end of a socket pair; nobody reads at the other end.
@@ -978,7 +981,7 @@ mod tests {
             farewell: |_, _, _| None,
             keep_alive: b"",
         };
-        Core::new(config, codec, Instant::now())
+        Core::new(config, codec, Waker::unheard(), Instant::now())
     }
 
     #[test]

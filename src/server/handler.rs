@@ -132,6 +132,10 @@ pub trait Handler: Sized {
     /// A timer set with [`Context::set_timer`] is due.
     fn timer(&mut self, ctx: &mut Context<'_, Self::State>, token: u64) {}
 
+    /// A [`Waker`](crate::Waker) has called, once or several times since the last call: at the
+    /// beginning of a turn, behind the commands of handles. There is no connection.
+    fn wake(&mut self, ctx: &mut Context<'_, Self::State>) {}
+
     /// Something went wrong that is no connection's `close`: for logs.
     fn fault(&mut self, ctx: &mut Context<'_, Self::State>, fault: Fault<'_>) {}
 }

@@ -30,6 +30,7 @@ mod stats;
 mod timer;
 mod topics;
 mod transport;
+mod waker;
 mod walk;
 
 use std::io;
@@ -37,7 +38,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use mio::event::Event;
-use mio::{Events, Poll, Token, Waker};
+use mio::{Events, Poll, Token};
 
 pub use self::config::{Config, ConfigError, Endpoint, Limits, SlowPolicy, Timeouts, TopicOptions};
 pub use self::context::{Context, Gauges, History, Recovery};
@@ -56,6 +57,7 @@ use self::read::Reader;
 pub use self::stats::{Cause, Refused, Side, Stats};
 use self::timer::Tick;
 use self::transport::Transport;
+pub use self::waker::Waker;
 use crate::protocol::http::{Response, ResponseFraming};
 use crate::protocol::{CloseCode, CloseFrame, HandshakeError, Message, State};
 
@@ -91,6 +93,8 @@ pub struct Server<H: Handler> {
     /// Spare memory of the loop: commands being carried out, keys being looked at.
     commands: Vec<Command<H>>,
     expired: Vec<usize>,
+    /// The application is to be told that a waker has called.
+    is_woken: bool,
     drain: Duration,
     /// Turns since deadlines were looked at last.
     unswept: u32,
@@ -110,7 +114,8 @@ impl<H: Handler> Server<H> {
     pub fn bind(config: Config, handler: H) -> Result<Self, BindError> {
         config.check().map_err(BindError::Config)?;
         let poll = Poll::new().map_err(BindError::Poll)?;
-        let waker = Waker::new(poll.registry(), WAKER).map_err(BindError::Poll)?;
+        let waker = mio::Waker::new(poll.registry(), WAKER).map_err(BindError::Poll)?;
+        let waker = Waker::new(waker);
         let mut listeners = Vec::new();
         for (index, endpoint) in config.listen.iter().enumerate() {
             let listener = Listener::bind(endpoint).and_then(|mut listener| {
@@ -131,11 +136,12 @@ impl<H: Handler> Server<H> {
             listeners,
             reader: Reader::new(config.limits.receive_buffer),
             handler,
-            mailbox: Inbox::new(waker, config.limits.max_commands),
+            mailbox: Inbox::new(waker.clone(), config.limits.max_commands),
             commands: Vec::new(),
             expired: Vec::new(),
+            is_woken: false,
             drain: config.timeouts.drain,
-            core: Core::new(config, codec, Instant::now()),
+            core: Core::new(config, codec, waker, Instant::now()),
             unswept: 0,
             drain_until: None,
             is_stopped: false,
@@ -219,7 +225,7 @@ impl<H: Handler> Server<H> {
     fn timeout(&self, max_wait: Option<Duration>) -> Option<Duration> {
         let is_accepting = self.listeners.iter().any(|listener| listener.is_ready);
         let is_ending = self.core.is_shutting_down && self.drain_until.is_none();
-        let has_work = self.core.has_work() || !self.commands.is_empty();
+        let has_work = self.core.has_work() || !self.commands.is_empty() || self.is_woken;
         if has_work || is_accepting || is_ending || self.is_stopped {
             return Some(Duration::ZERO);
         }
@@ -245,9 +251,21 @@ impl<H: Handler> Server<H> {
         if !self.carry_out_waiting() {
             return;
         }
+        // In this order: the commands that a thread gave before it called are carried out before.
+        self.is_woken |= self.core.waker.take();
         self.mailbox.take(&mut self.commands);
         self.commands.reverse();
-        self.carry_out_waiting();
+        // While a full batch waits, there is a next turn.
+        if self.carry_out_waiting() && !self.core.is_overfull() {
+            self.wake_application();
+        }
+    }
+
+    fn wake_application(&mut self) {
+        if std::mem::take(&mut self.is_woken) {
+            self.handler.wake(&mut Context::new(&mut self.core, None));
+            self.core.flush_full_batch();
+        }
     }
 
     /// Carries out the commands at hand, the last one first; answers whether none is left. While
