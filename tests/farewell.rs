@@ -71,8 +71,7 @@ impl Handler for Hotel {
         assert!(matches!(cause, Cause::Shutdown | Cause::SlowConsumer));
         let words = format!("(bye: {cause:?})");
         match form {
-            POLITE => output.message(MessageKind::Text, &[words.as_bytes()]),
-            WORDY => output.message(MessageKind::Text, &[words.as_bytes()]),
+            POLITE | WORDY => output.message(MessageKind::Text, &[words.as_bytes()]),
             EVENTS => output.raw(words.as_bytes()),
             _ => {}
         }

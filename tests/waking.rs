@@ -81,11 +81,11 @@ fn no_call_of_many_threads_is_lost() {
     for thread in threads {
         thread.join().unwrap();
     }
-    let mut counts = [0; ROUNDS];
+    let mut counts = vec![0; ROUNDS];
     for _ in 0..THREADS * ROUNDS {
         counts[client.hear().parse::<usize>().unwrap()] += 1;
     }
-    assert_eq!(counts, [THREADS; ROUNDS]);
+    assert_eq!(counts, vec![THREADS; ROUNDS]);
     client.hears_nothing_more();
 }
 

@@ -324,7 +324,7 @@ impl<S> Core<S> {
         let missed = missed.map(|publications| kept(publications, position.epoch));
         // More than may wait for a connection would end with its being closed, again and again.
         let fits = |missed: &Vec<KeptPublication>| {
-            let sizes = missed.iter().map(|missed| missed.len());
+            let sizes = missed.iter().map(KeptPublication::len);
             sizes.sum::<usize>() <= self.limits.outbox_hard
         };
         Ok(Recovery {
