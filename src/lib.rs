@@ -45,6 +45,8 @@
 //! sockets of their own. The default feature `program` is for the program only: with
 //! `default-features = false` the library has the dependencies of its core.
 
+#[cfg(feature = "broadcast")]
+pub mod broadcast;
 mod mid_page;
 pub mod protocol;
 pub mod ring;
@@ -59,6 +61,10 @@ pub use server::{
     Refused, Sent, Server, Side, SlowPolicy, Stats, SubscribeError, Tags, Timeouts, TopicOptions,
     Waker,
 };
+
+// The broadcast application names what it uses as any other user of the library does.
+#[cfg(feature = "broadcast")]
+extern crate self as stentor;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -1,6 +1,5 @@
 //! The `stentor` program: the library with flags, logs, signals and exit codes around it.
 
-mod broadcast;
 mod cli;
 
 use std::process::ExitCode;

@@ -5,124 +5,70 @@
 //! whatever is done here, an embedder can do.
 //!
 //! ```text
-//! request ─▶ route ─┬▶ rules, wish ─▶ seat ─▶ past ─▶ header, events, or as it is
-//!                   ├▶ rules, post
+//! request ─▶ route ─┬▶ rules ─▶ raw: a topic as it is
 //!                   └▶ page, overview, metrics
 //! ```
 
-mod company;
-mod events;
-mod header;
+mod api;
+mod auth;
+mod channel;
+mod client;
+mod console;
+pub mod hooks;
 mod metrics;
 mod overview;
 mod page;
-mod past;
-mod post;
+mod raw;
 mod route;
 mod rules;
-mod seat;
-mod wish;
-
-use std::hash::{BuildHasher, RandomState};
-use std::rc::Rc;
 
 use stentor::protocol::http::{Request, Response};
-use stentor::topic::TopicTable;
 use stentor::{
-    Accept, CloseCode, Closed, Context, Form, Handler, Lost, Message, Output, PresenceEvent,
-    Publication, PublishError,
+    Accept, Closed, Context, Form, Handler, Lost, Message, Output, PresenceEvent, Publication,
+    TopicOptions,
 };
 
-use self::company::Company;
-pub(crate) use self::company::own_topics;
 use self::overview::Overview;
 use self::page::Page;
-use self::past::Past;
-use self::route::Route;
-pub(crate) use self::rules::{Access, Origins, Rules, Who};
-use self::seat::{Hearing, Place, Seat, Seats, Speaking};
-use self::wish::Wish;
+use self::raw::{Raw, SeatId, wants_events};
+use self::route::{OWN, Route};
+pub use self::api::ApiOptions;
+pub use self::auth::{TokenRules, TokenSetupError};
+pub use self::channel::{ChannelOptions, DataFormat, Permission, RecoveryMode};
+pub use self::client::ClientOptions;
+pub use self::console::ConsoleOptions;
+pub use self::rules::{Access, Origins, Rules, Who};
 
 /// Topics by path, with a page to try them.
 #[derive(Debug, Default)]
-pub(crate) struct Broadcast {
+pub struct Broadcast {
     rules: Rules,
     page: Page,
     overview: Overview,
-    seats: Seats,
-    company: Company,
-    jitter: RandomState,
+    raw: Raw,
 }
 
-/// A name was judged before: there are `max_topics` others, or too many patterns.
-const TOO_MANY_TOPICS: (CloseCode, &str) =
-    (CloseCode::TRY_AGAIN_LATER, "there are too many topics");
+/// What is kept of a connection: which face of the application it sees, and its number there.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Place {
+    /// It is being accepted.
+    #[default]
+    Nowhere,
+    /// It hears a topic as it is.
+    Raw(SeatId),
+}
+
+/// The topics of the application's own: a pattern that they match, and what holds for them.
+pub fn own_topics() -> (&'static str, TopicOptions) {
+    raw::own_topics()
+}
 
 impl Broadcast {
-    pub(crate) fn new(rules: Rules) -> Self {
+    /// Makes the application with these rules.
+    pub fn new(rules: Rules) -> Self {
         Self {
             rules,
             ..Self::default()
-        }
-    }
-
-    // ---- subscribing ----
-
-    /// Where a subscriber comes to, if it may.
-    fn place(
-        &mut self,
-        ctx: &Context<'_, Place>,
-        topic: &str,
-        wish: Wish,
-        hearing: Hearing,
-    ) -> Result<Place, Response> {
-        if !self.rules.may_subscribe(topic) {
-            return Err(Response::new(403).text("Subscribing is not allowed here.\n"));
-        }
-        let is_pattern = TopicTable::is_pattern(topic);
-        if is_pattern && wish.looks_back() {
-            let problem = "a pattern has no history; name one topic";
-            return Err(wish::alone("history", problem).into());
-        }
-        if hearing == Hearing::Presence && (is_pattern || !ctx.options_of(topic).presence) {
-            let problem = "it is not kept who is in this topic";
-            return Err(wish::alone("presence", problem).into());
-        }
-        let speaking = match is_pattern {
-            true => Speaking::ToPattern,
-            false if self.rules.may_publish(topic) => Speaking::Published,
-            false => Speaking::Forbidden,
-        };
-        let seat = self.seats.take(Seat {
-            topic: topic.into(),
-            hearing,
-            speaking,
-        });
-        let wish = Some(wish)
-            .filter(|wish| *wish != Wish::default())
-            .map(Box::new);
-        Ok(Place { seat, wish })
-    }
-
-    /// Tells a subscriber where it is.
-    fn greet(&self, ctx: &mut Context<'_, Place>, seat: &Seat, past: &Past) {
-        let position = past.position.as_ref();
-        match seat.hearing {
-            Hearing::Plain => {}
-            Hearing::Header | Hearing::Presence => {
-                let subscribed = header::subscribed(&seat.topic, position, past.recovered);
-                ctx.send(Message::text(&subscribed));
-            }
-            Hearing::Events => {
-                // After a restart not everybody comes back at the same moment.
-                let retry = 1000 + self.jitter.hash_one(ctx.id()) % 2001;
-                ctx.write(&events::retry(retry));
-                if past.recovered == Some(false) {
-                    ctx.write(&events::reset(position));
-                } else if let Some(position) = position {
-                    ctx.write(&events::position(position));
-                }
-            }
         }
     }
 
@@ -179,14 +125,7 @@ impl Broadcast {
         request: &Request<'_>,
     ) -> Result<Response, Response> {
         self.rules.origins.check(request)?;
-        if !self.rules.may_publish(topic) {
-            return Err(Response::new(403).text("Publishing is not allowed here.\n"));
-        }
-        if TopicTable::is_pattern(topic) {
-            let problem = PublishError::Pattern.to_string();
-            return Err(post::bad(&problem));
-        }
-        post::publish(ctx, topic, request)
+        Raw::post(ctx, &self.rules, topic, request)
     }
 
     fn stream(
@@ -196,20 +135,7 @@ impl Broadcast {
         request: &Request<'_>,
     ) -> Result<Response, Response> {
         self.rules.origins.check(request)?;
-        let mut wish = Wish::of(request)?;
-        if !TopicTable::is_pattern(topic) {
-            // Of a pattern no event has an id.
-            wish = wish.after_last_event(request);
-        }
-        let place = self.place(ctx, topic, wish, Hearing::Events)?;
-        let form = place.seat.form();
-        ctx.stream(place, form);
-        let head = [
-            ("Content-Type", events::CONTENT_TYPE),
-            // nginx would collect what should go out at once.
-            ("X-Accel-Buffering", "no"),
-        ];
-        Ok(uncached(with(Response::new(200), &head)))
+        self.raw.stream(ctx, &self.rules, topic, request)
     }
 
     fn tell_methods(&self, methods: &[&str]) -> Response {
@@ -240,92 +166,40 @@ impl Handler for Broadcast {
             return Err(Response::not_found());
         };
         self.rules.origins.check(request)?;
-        let wish = Wish::of(request)?;
-        let subprotocol = request.choose_subprotocol(&[header::SUBPROTOCOL]);
-        let hearing = match (wish.header || subprotocol.is_some(), wish.presence) {
-            (false, true) => {
-                return Err(wish::alone("presence", "it goes with header=1").into());
-            }
-            (false, false) => Hearing::Plain,
-            (true, false) => Hearing::Header,
-            (true, true) => Hearing::Presence,
-        };
-        let place = self.place(ctx, &topic, wish, hearing)?;
-        let form = place.seat.form();
-        let accept = Accept::new(place).form(form);
-        Ok(match subprotocol {
-            Some(subprotocol) => accept.subprotocol(subprotocol),
-            None => accept,
-        })
+        self.raw.upgrade(ctx, &self.rules, &topic, request)
     }
 
     fn open(&mut self, ctx: &mut Context<'_, Place>) {
-        let wish = ctx.state().wish.take();
-        let seat = Rc::clone(&ctx.state().seat);
-        let wish = wish.as_deref();
-        let info = wish.map_or(&[][..], |wish| &wish.info);
-        if ctx.subscribe_as(&seat.topic, info).is_err() {
-            let (code, reason) = TOO_MANY_TOPICS;
-            let _ = ctx.close(code, reason);
-            return;
-        }
-        if seat.hearing == Hearing::Plain && wish.is_none() {
-            return;
-        }
-        // What is published in the same turn from here on comes behind it, and only there.
-        let nothing = Wish::default();
-        let past = if seat.speaking == Speaking::ToPattern {
-            Past::default()
-        } else {
-            let wish = wish.unwrap_or(&nothing);
-            Past::of(ctx, &seat.topic, wish, self.rules.most_past)
-        };
-        self.greet(ctx, &seat, &past);
-        for publication in &past.publications {
-            ctx.send_publication(&seat.topic, publication);
-        }
+        self.raw.open(ctx, &self.rules);
     }
 
     fn message(&mut self, ctx: &mut Context<'_, Place>, message: Message<'_>) {
-        let seat = Rc::clone(&ctx.state().seat);
-        let refusal = match seat.speaking {
-            Speaking::Published => {
-                ctx.publish(&seat.topic, message);
-                return;
-            }
-            Speaking::ToPattern => "a pattern cannot be published to",
-            Speaking::Forbidden => "publishing is not allowed here",
-        };
-        let _ = ctx.close(CloseCode::POLICY_VIOLATION, refusal);
+        match *ctx.state() {
+            Place::Nowhere => {}
+            Place::Raw(seat) => self.raw.message(ctx, seat, message),
+        }
     }
 
     fn lost(&mut self, ctx: &mut Context<'_, Place>, lost: Lost) {
-        match ctx.state().seat.hearing {
-            Hearing::Plain => {} // It has no place for it; it is counted.
-            Hearing::Header | Hearing::Presence => {
-                ctx.send(Message::text(&header::lost(lost.total())));
-            }
-            Hearing::Events => {
-                ctx.write(&events::lost(lost.total()));
-            }
+        match *ctx.state() {
+            Place::Nowhere => {}
+            Place::Raw(seat) => self.raw.lost(ctx, seat, lost),
         }
     }
 
     fn presence(&mut self, ctx: &mut Context<'_, Place>, event: &PresenceEvent) {
-        self.company.tell(ctx, event);
+        self.raw.presence(ctx, event);
     }
 
     fn encode(form: Form, publication: &Publication<'_>, output: &mut Output<'_>) {
-        match form {
-            seat::AS_EVENTS => events::encode(publication, true, output),
-            seat::AS_EVENTS_OF_PATTERN => events::encode(publication, false, output),
-            _ => header::encode(publication, form == seat::WITH_TOPIC, output),
-        }
+        raw::encode(form, publication, output);
     }
 
     fn close(&mut self, ctx: &mut Context<'_, Place>, _: Closed<'_>) {
-        let place = std::mem::take(ctx.state());
-        self.seats.leave(place.seat);
+        match *ctx.state() {
+            Place::Nowhere => {}
+            Place::Raw(seat) => self.raw.close(seat),
+        }
     }
 
     fn request(&mut self, ctx: &mut Context<'_, Place>, request: &Request<'_>) -> Response {
@@ -333,14 +207,6 @@ impl Handler for Broadcast {
         let allowed = self.rules.origins.allow(request, response);
         allowed.expect("an origin that is listed can stand in a header")
     }
-}
-
-fn wants_events(request: &Request<'_>) -> bool {
-    request.tokens("accept").any(|accepted| {
-        let essence = accepted.split(|&byte| byte == b';').next();
-        let essence = essence.unwrap_or_default().trim_ascii();
-        essence.eq_ignore_ascii_case(events::CONTENT_TYPE.as_bytes())
-    })
 }
 
 fn metrics(ctx: &Context<'_, Place>) -> Response {
@@ -369,4 +235,14 @@ fn with(response: Response, fields: &[(&str, &str)]) -> Response {
         response.header(name, value)
     });
     response.expect("the program's own fields can stand in a header")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_keeps_one_word() {
+        assert_eq!(size_of::<Option<Place>>(), 8);
+    }
 }

@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use stentor::Context;
 
-use super::header::line;
-use super::route::OWN;
-use super::seat::Place;
+use super::raw::line;
+use super::{OWN, Place};
 
 /// How many topics are listed: more than anybody reads, and little to send every few seconds.
 const MOST_TOPICS: usize = 200;

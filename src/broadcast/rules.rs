@@ -1,22 +1,29 @@
 //! Who may do what.
 
-use stentor::Endpoint;
 use stentor::protocol::UsageError;
 use stentor::protocol::http::{Request, Response};
-use stentor::topic::{Namespaces, TopicTable};
+use stentor::topic::{NamespaceId, Namespaces, TopicTable};
+use stentor::{Config, Endpoint};
+
+use super::auth::TokenRules;
+use super::channel::{ChannelOptions, Name};
+use super::client::ClientOptions;
+use super::{api::ApiOptions, console::ConsoleOptions, own_topics};
 
 /// Who may do something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Who {
+pub enum Who {
+    /// Whoever can connect.
     #[default]
     Anyone,
+    /// No client.
     Nobody,
 }
 
 impl Who {
     /// What holds where nothing is said of something that is not for strangers: anyone, as long as
     /// nobody but this machine can connect.
-    pub(crate) fn locally(listen: &[Endpoint]) -> Self {
+    pub fn locally(listen: &[Endpoint]) -> Self {
         let is_local = |endpoint: &Endpoint| match endpoint {
             Endpoint::Tcp(address) => address.ip().is_loopback(),
             Endpoint::Unix(_) => true,
@@ -28,7 +35,8 @@ impl Who {
         }
     }
 
-    pub(crate) fn name(self) -> &'static str {
+    /// The word of the configuration for it.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Anyone => "anyone",
             Self::Nobody => "nobody",
@@ -38,42 +46,94 @@ impl Who {
 
 /// Who may publish to the topics of a namespace, and who may hear them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Access {
-    pub(crate) publish: Who,
-    pub(crate) subscribe: Who,
+pub struct Access {
+    /// Who may publish.
+    pub publish: Who,
+    /// Who may subscribe.
+    pub subscribe: Who,
 }
 
 /// What clients may do.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Rules {
-    pub(crate) access: Namespaces<Access>,
-    pub(crate) origins: Origins,
+pub struct Rules {
+    /// What holds for channels, which are topics, by namespace.
+    pub channels: Namespaces<ChannelOptions>,
+    /// What clients of Centrifugo's protocol may do.
+    pub client: ClientOptions,
+    /// The tokens with which clients connect.
+    pub tokens: TokenRules,
+    /// Those with which they subscribe; without rules of their own, the same.
+    pub subscription_tokens: Option<TokenRules>,
+    /// Who uses the HTTP API.
+    pub api: ApiOptions,
+    /// Who sees the console.
+    pub console: ConsoleOptions,
+    /// Whose pages may use the server.
+    pub origins: Origins,
     /// Who may see which topics there are.
-    pub(crate) overview: Who,
+    pub overview: Who,
     /// The listeners from this one on are for those who run the server.
-    pub(crate) first_admin: Option<usize>,
+    pub first_admin: Option<usize>,
     /// The most bytes of the past that one subscriber gets at once.
-    pub(crate) most_past: usize,
+    pub most_past: usize,
 }
 
 impl Rules {
-    /// Whether clients may publish to a topic.
+    /// Sets what the server has to do for these rules: the options of topics, and limits that they
+    /// imply.
+    pub fn configure(&self, config: &mut Config) {
+        let default = self.channels.get(NamespaceId::DEFAULT);
+        config.topics = Namespaces::new(default.topic_options());
+        let (pattern, own) = own_topics();
+        let mut all = self.channels.iter();
+        if all.any(|(_, options)| options.topic_options().presence) {
+            let inserted = config.topics.insert(pattern, own);
+            inserted.expect("it is the first, and a good one");
+        }
+        for (id, name) in self.channels.names() {
+            let options = self.channels.get(id).topic_options();
+            let inserted = config.topics.insert(name, options);
+            inserted.expect("it was inserted before");
+        }
+    }
+
+    /// The options of a channel.
+    pub(super) fn options_of(&self, channel: &str) -> &ChannelOptions {
+        self.channels.get(self.channels.id_of(channel))
+    }
+
+    /// Whether clients may publish to a topic without a protocol.
     pub(super) fn may_publish(&self, topic: &str) -> bool {
-        self.access_to(topic).publish == Who::Anyone
+        self.options_of(topic).access.publish == Who::Anyone
     }
 
-    /// Whether clients may hear a topic, or all that a pattern matches.
+    /// Whether clients may hear a topic, or all that a pattern matches, without a protocol: not what
+    /// a name says is for some of them only.
     pub(super) fn may_subscribe(&self, name: &str) -> bool {
-        let is_allowed = self.access_to(name).subscribe == Who::Anyone;
-        let is_open = |(_, access): (_, &Access)| access.subscribe == Who::Anyone;
-        is_allowed
-            && (!TopicTable::is_pattern(name)
-                || self.access.iter().all(is_open)
-                || self.stays_in_a_namespace(name))
+        let options = self.options_of(name);
+        options.access.subscribe == Who::Anyone
+            && if TopicTable::is_pattern(name) {
+                self.may_subscribe_to_all(name)
+            } else {
+                let parts = Name::of(name);
+                let is_limited = options.allow_user_limited_channels && parts.users.is_some();
+                !(is_limited || parts.is_private && self.has_private_channels())
+            }
     }
 
-    fn access_to(&self, name: &str) -> &Access {
-        self.access.get(self.access.id_of(name))
+    fn may_subscribe_to_all(&self, pattern: &str) -> bool {
+        let is_open = |(_, options): (_, &ChannelOptions)| {
+            options.access.subscribe == Who::Anyone && !options.allow_user_limited_channels
+        };
+        let may_be_private = pattern.starts_with(['*', '$']) && self.has_private_channels();
+        let is_one_open = self.stays_in_a_namespace(pattern)
+            && !self.options_of(pattern).allow_user_limited_channels;
+        !may_be_private && (is_one_open || self.channels.iter().all(is_open))
+    }
+
+    /// Whether a `$` at the beginning of a name means something.
+    fn has_private_channels(&self) -> bool {
+        self.tokens.is_some() || self.subscription_tokens.is_some()
     }
 
     /// Whether all that a pattern matches is in one namespace: it names one, by the text before a
@@ -85,19 +145,20 @@ impl Rules {
         let namespace = prefix.strip_prefix('$').unwrap_or(prefix);
         // A wildcard is a level of its own; in front of a colon it is none.
         let has_wildcard = prefix.split('.').any(|level| matches!(level, "*" | ">"));
-        !has_wildcard && self.access.names().any(|(_, known)| known == namespace)
+        !has_wildcard && self.channels.names().any(|(_, known)| known == namespace)
     }
 }
 
 /// The origins whose pages may use the server; all of them, if none is named.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Origins(Vec<String>);
+pub struct Origins(Vec<String>);
 
 impl Origins {
     /// Any origin, which is told to browsers.
     const ANY: &str = "*";
 
-    pub(crate) fn new(origins: Vec<String>) -> Self {
+    /// These origins, as browsers say them, or `*` for all.
+    pub fn new(origins: Vec<String>) -> Self {
         Self(origins)
     }
 
@@ -149,12 +210,16 @@ mod tests {
     use super::*;
 
     fn rules(default: Access, namespaces: &[(&str, Access)]) -> Rules {
-        let mut access = Namespaces::new(default);
+        let of = |access| ChannelOptions {
+            access,
+            ..ChannelOptions::default()
+        };
+        let mut channels = Namespaces::new(of(default));
         for &(name, of_name) in namespaces {
-            access.insert(name, of_name).unwrap();
+            channels.insert(name, of(of_name)).unwrap();
         }
         Rules {
-            access,
+            channels,
             ..Rules::default()
         }
     }

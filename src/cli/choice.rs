@@ -2,7 +2,7 @@
 
 use stentor::SlowPolicy;
 
-use crate::broadcast::Who;
+use stentor::broadcast::Who;
 
 /// Reads who may do something.
 ///

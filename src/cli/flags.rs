@@ -12,7 +12,7 @@ use super::choice::{slow_policy, who, yes_or_no};
 use super::namespaces::{NamespaceFlag, namespace};
 use super::units::{count, duration, long_duration, size};
 use super::{Failure, SetupError};
-use crate::broadcast::Who;
+use stentor::broadcast::Who;
 
 /// A WebSocket server: what a client sends to a topic, everyone in the topic hears
 #[derive(Debug, Parser)]

@@ -30,7 +30,7 @@ use self::flags::Flags;
 use self::logged::Logged;
 use self::settings::{Addresses, Mode, Settings};
 use self::signals::Signals;
-use crate::broadcast::Broadcast;
+use stentor::broadcast::Broadcast;
 
 /// Reads the command line and the environment.
 pub(crate) fn parse() -> Result<Flags, clap::Error> {

@@ -80,7 +80,7 @@ fn once<T>(place: &mut Option<T>, value: T) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broadcast::Who;
+    use stentor::broadcast::Who;
     use std::time::Duration;
     use stentor::SlowPolicy;
 

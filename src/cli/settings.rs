@@ -11,7 +11,7 @@ use super::SetupError;
 use super::flags::{Command, Flags, LimitFlags, TimeoutFlags, TopicFlags};
 use super::namespaces::NamespaceFlag;
 use super::open_files::RESERVED;
-use crate::broadcast::{Access, Origins, Rules, Who, own_topics};
+use stentor::broadcast::{Access, ChannelOptions, Origins, Rules, Who};
 
 /// What is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,9 +53,9 @@ pub(super) struct Addresses {
 impl Addresses {
     fn new(mode: Mode, rules: &Rules) -> Self {
         let access = |of: fn(&Access) -> Who| {
-            let mut all = rules.access.iter();
-            let default = all.next().map(|(_, access)| of(access)).unwrap_or_default();
-            let differs = all.any(|(_, access)| of(access) != default);
+            let mut all = rules.channels.iter();
+            let default = all.next().map(|(_, options)| of(&options.access)).unwrap_or_default();
+            let differs = all.any(|(_, options)| of(&options.access) != default);
             let but = if differs { " but in namespaces" } else { "" };
             format!("{}{but}", default.name())
         };
@@ -122,8 +122,9 @@ impl Settings {
             // A message is as large whichever way it comes.
             config.protocol.http.max_body_size = config.protocol.max_message_size;
         }
-        let mut rules = rules(&config, flags);
-        set_topics(&mut config, &mut rules, flags)?;
+        let mut rules = rules(&config, flags)?;
+        set_topics(&mut rules, flags)?;
+        rules.configure(&mut config);
         if mode == Mode::Serve && !flags.admin_listen.is_empty() {
             rules.first_admin = Some(config.listen.len());
             config.listen.extend_from_slice(&flags.admin_listen);
@@ -140,51 +141,54 @@ impl Settings {
 }
 
 /// Who may do what, but for topics with rules of their own.
-fn rules(config: &Config, flags: &Flags) -> Rules {
+fn rules(config: &Config, flags: &Flags) -> Result<Rules, SetupError> {
     let locally = Who::locally(&config.listen);
-    let access = Access {
-        publish: flags.topics.publish.unwrap_or(locally),
-        subscribe: flags.topics.subscribe.unwrap_or_default(),
+    let usual = ChannelOptions {
+        access: Access {
+            publish: locally,
+            subscribe: Who::Anyone,
+        },
+        ..ChannelOptions::default()
     };
-    Rules {
-        access: Namespaces::new(access),
+    Ok(Rules {
+        channels: Namespaces::new(channel_options(&usual, &flags.topics)?),
         origins: Origins::new(flags.doors.allow_origin.clone()),
         overview: flags.doors.overview.unwrap_or(locally),
-        first_admin: None,
         // Half of what may wait for a connection: the rest is for what comes meanwhile.
         most_past: config.limits.outbox_hard / 2,
-    }
+        ..Rules::default()
+    })
 }
 
 /// The rules of topics, and of namespaces, in which the others hold for what they do not say.
-fn set_topics(config: &mut Config, rules: &mut Rules, flags: &Flags) -> Result<(), SetupError> {
-    let default = topic_options(&TopicOptions::default(), &flags.topics)?;
-    let all = &flags.namespaces.namespace;
-    let mut options = all.iter().map(|of_name| of_name.options.presence);
-    let keeps_presence = default.presence || options.any(|presence| presence == Some(true));
-    config.topics = Namespaces::new(default.clone());
-    if keeps_presence {
-        let (pattern, own) = own_topics();
-        let inserted = config.topics.insert(pattern, own);
-        inserted.expect("it is the first, and a good one");
-    }
-    let access = *rules.access.get(NamespaceId::DEFAULT);
-    for NamespaceFlag { name, options } in all {
+fn set_topics(rules: &mut Rules, flags: &Flags) -> Result<(), SetupError> {
+    let default = rules.channels.get(NamespaceId::DEFAULT).clone();
+    for NamespaceFlag { name, options } in &flags.namespaces.namespace {
         let wrong = |problem: &dyn fmt::Display| {
             let name = name.escape_debug();
             SetupError::new("namespace", format_args!("`{name}`: {problem}"))
         };
-        let of_name = topic_options(&default, options).map_err(|error| wrong(&error))?;
-        let inserted = config.topics.insert(name, of_name);
-        inserted.map_err(|error| wrong(&error))?;
-        let of_name = Access {
-            publish: options.publish.unwrap_or(access.publish),
-            subscribe: options.subscribe.unwrap_or(access.subscribe),
-        };
-        let inserted = rules.access.insert(name, of_name);
+        let of_name = channel_options(&default, options).map_err(|error| wrong(&error))?;
+        let inserted = rules.channels.insert(name, of_name);
         inserted.map_err(|error| wrong(&error))?;
     }
     Ok(())
+}
+
+fn channel_options(
+    default: &ChannelOptions,
+    flags: &TopicFlags,
+) -> Result<ChannelOptions, SetupError> {
+    let access = default.access;
+    Ok(ChannelOptions {
+        topic: topic_options(&default.topic, flags)?,
+        access: Access {
+            publish: flags.publish.unwrap_or(access.publish),
+            subscribe: flags.subscribe.unwrap_or(access.subscribe),
+        },
+        presence: flags.presence.unwrap_or(default.presence),
+        ..default.clone()
+    })
 }
 
 fn topic_options(default: &TopicOptions, flags: &TopicFlags) -> Result<TopicOptions, SetupError> {
@@ -195,7 +199,6 @@ fn topic_options(default: &TopicOptions, flags: &TopicFlags) -> Result<TopicOpti
     set(&mut options.history_size, flags.history_size);
     set(&mut options.history_ttl, flags.history_ttl);
     set(&mut options.history_meta_ttl, flags.history_meta_ttl);
-    set(&mut options.presence, flags.presence);
     match (options.history_size, options.history_ttl) {
         (1.., Duration::ZERO) => Err(SetupError::new(
             "history-size",
@@ -385,7 +388,7 @@ mod tests {
             "--namespace=a.*: history-size=0,history-ttl=0",
         ]);
         let settings = settings.unwrap();
-        let (topics, access) = (&settings.config.topics, &settings.rules.access);
+        let (topics, rules) = (&settings.config.topics, &settings.rules.channels);
         for (topic, size, presence, publish) in [
             ("news", 9, false, Who::Nobody),
             ("chat:1", 9, true, Who::Anyone),
@@ -394,7 +397,7 @@ mod tests {
             let options = topics.get(topics.id_of(topic));
             let found = (options.history_size, options.presence);
             assert_eq!(found, (size, presence), "{topic}");
-            let access = access.get(access.id_of(topic));
+            let access = rules.get(rules.id_of(topic)).access;
             assert_eq!(access.publish, publish, "{topic}");
         }
     }

@@ -6,7 +6,7 @@ use serde::ser::{SerializeMap, Serializer};
 use stentor::topic::Position;
 use stentor::{Output, Publication, Tags};
 
-use super::route::OWN;
+use super::super::OWN;
 
 /// The subprotocol that is this form.
 pub(super) const SUBPROTOCOL: &str = "stentor.header.v1";
@@ -48,7 +48,7 @@ pub(super) fn lost(count: u64) -> String {
 }
 
 /// One line of JSON.
-pub(super) fn line(value: &impl Serialize) -> String {
+pub(in crate::broadcast) fn line(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("names are text, and nothing else can fail")
 }
 

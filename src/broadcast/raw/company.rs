@@ -12,14 +12,14 @@ use sha2::{Digest, Sha256};
 use stentor::{Context, Member, Message, PresenceEvent, TopicOptions};
 
 use super::header::line;
-use super::seat::{Hearing, Place};
+use super::Place;
 
 /// The most members that are listed to one that comes: some ten KiB where they say little.
 const MOST_MEMBERS: usize = 1000;
 
 /// The topics of this module: a pattern that they match, and what holds for them. Who does not keep
 /// up is closed, whatever is done elsewhere: who comes and goes is a list that allows no gap.
-pub(crate) fn own_topics() -> (&'static str, TopicOptions) {
+pub(in crate::broadcast) fn own_topics() -> (&'static str, TopicOptions) {
     (OWN_TOPICS, TopicOptions::default())
 }
 
@@ -41,17 +41,20 @@ impl Default for Company {
 impl Company {
     /// Tells those who want to know that somebody has come or gone; who has come and wants to know
     /// as well learns who is there.
-    pub(super) fn tell(&self, ctx: &mut Context<'_, Place>, event: &PresenceEvent) {
+    pub(super) fn tell(
+        &self,
+        ctx: &mut Context<'_, Place>,
+        event: &PresenceEvent,
+        wants_to_know: impl FnOnce(Place) -> bool,
+    ) {
         let beside = self.beside(&event.topic);
         if ctx.subscriber_count(&beside) > 0 {
             let text = describe(event);
             // Its name is a good one.
             let _ = ctx.publish(&beside, Message::text(&text));
         }
-        let wants_to_know = ctx
-            .state_of(event.id)
-            .is_some_and(|place| place.seat.hearing == Hearing::Presence);
-        if event.has_joined && wants_to_know {
+        let place = ctx.state_of(event.id).map(|place| *place);
+        if event.has_joined && place.is_some_and(wants_to_know) {
             let members = ctx.presence(&event.topic);
             let present = present(members.iter().map(Listed::of));
             ctx.send_to(event.id, Message::text(&present));
@@ -155,7 +158,7 @@ impl Serialize for Info<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broadcast::route::OWN;
+    use crate::broadcast::OWN;
     use stentor::topic::{Namespaces, TopicTable};
 
     #[test]

@@ -3,7 +3,7 @@
 use stentor::topic::{self, Position, Query};
 use stentor::{Context, KeptPublication};
 
-use super::seat::Place;
+use super::Place;
 use super::wish::{Since, Wish};
 
 /// The past of a topic, as far as a subscriber asked for it and can have it.

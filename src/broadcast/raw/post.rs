@@ -5,8 +5,8 @@ use stentor::protocol::http::{Request, Response};
 use stentor::{Context, Message, PublishOptions};
 
 use super::header::line;
-use super::json;
-use super::seat::Place;
+use super::super::json;
+use super::Place;
 
 /// How long a key may be: they are remembered, and strangers may choose them.
 const MOST_KEY: usize = 255;

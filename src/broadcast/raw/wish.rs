@@ -2,7 +2,7 @@
 
 use stentor::protocol::http::{Request, Response};
 
-use super::route::percent_decode;
+use super::super::route::percent_decode;
 
 /// The most publications of the past that one request gets: a screen or two of a conversation, and
 /// less than a slow line takes in a moment.

@@ -1,0 +1,5 @@
+//! Clients of Centrifugo's protocol.
+
+mod options;
+
+pub use self::options::ClientOptions;

@@ -1,0 +1,363 @@
+//! What a program of one's own decides for clients: who connects, subscribes, publishes, and what
+//! is called.
+//!
+//! A hook answers at once or later, from any thread: the commands of that client wait so long, all
+//! other clients do not.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::mpsc;
+
+use stentor::{ConnectionId, Waker};
+
+/// Callbacks of a program that embeds the application. Without one, the configuration decides
+/// alone.
+///
+/// JSON goes in and out as its text.
+#[allow(unused_variables)] // The names of arguments are documentation in default methods.
+pub trait Hooks {
+    /// The fields of the upgrade request, in lower case, that are kept for the requests below.
+    fn headers(&self) -> &[String] {
+        &[]
+    }
+
+    /// A client connects: who is it?
+    fn connect(&mut self, request: &ConnectRequest<'_>, ask: Ask<Connected>) -> Answer<Connected> {
+        Answer::Usual
+    }
+
+    /// A client wants to subscribe.
+    fn subscribe(&mut self, request: &SubscribeRequest<'_>, ask: Ask<Subscribed>) -> Answer<Subscribed> {
+        Answer::Usual
+    }
+
+    /// A client wants to publish.
+    fn publish(&mut self, request: &PublishRequest<'_>, ask: Ask<Publish>) -> Answer<Publish> {
+        Answer::Usual
+    }
+
+    /// A client calls a method.
+    fn rpc(&mut self, request: &RpcRequest<'_>, ask: Ask<Returned>) -> Answer<Returned> {
+        Answer::Usual
+    }
+
+    /// The time of a connection that a hook had accepted is over.
+    fn refresh(&mut self, request: &RefreshRequest<'_>, ask: Ask<Refreshed>) -> Answer<Refreshed> {
+        Answer::Usual
+    }
+
+    /// A client has sent something that takes no answer; `false` if nobody wants it.
+    fn message(&mut self, client: &Client<'_>, data: &str) -> bool {
+        false
+    }
+
+    /// A client that had connected is gone.
+    fn disconnected(&mut self, client: &Client<'_>) {}
+}
+
+/// No hooks.
+impl Hooks for () {}
+
+/// What a hook says.
+#[derive(Debug)]
+pub enum Answer<T> {
+    /// What the configuration says without a hook.
+    Usual,
+    /// This.
+    Now(Result<T, Refusal>),
+    /// What was made of `ask` will say it.
+    Later,
+}
+
+impl<T> From<Result<T, Refusal>> for Answer<T> {
+    fn from(result: Result<T, Refusal>) -> Self {
+        Self::Now(result)
+    }
+}
+
+/// Why a client does not get what it wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The command fails.
+    Error {
+        /// 100–399 are the protocol's, 400–1999 the program's own.
+        code: u32,
+        /// For people.
+        message: String,
+        /// The same may work later.
+        temporary: bool,
+    },
+    /// The connection ends.
+    Disconnect {
+        /// 3000–4999; those from 3500 to 3999 and from 4500 to 4999 are not followed by another
+        /// connection of the same client.
+        code: u16,
+        /// Plain words, at most 123 bytes.
+        reason: String,
+    },
+}
+
+/// Who it is about.
+#[derive(Clone, Copy, Debug)]
+pub struct Client<'a> {
+    /// The connection, for [`Context`](stentor::Context).
+    pub id: ConnectionId,
+    /// The id that clients see, a UUID.
+    pub client: &'a str,
+    /// The user; empty for an anonymous client, and before it has connected.
+    pub user: &'a str,
+    /// `websocket`, `uni_websocket` or `uni_sse`.
+    pub transport: &'static str,
+    /// Fields of its upgrade request.
+    pub headers: &'a [(Box<str>, Box<str>)],
+    /// What was said of it when it connected, and no client sees; JSON or empty.
+    pub meta: &'a str,
+}
+
+/// A client connects.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectRequest<'a> {
+    /// Who.
+    pub client: Client<'a>,
+    /// What it brought, unverified; may be empty.
+    pub token: &'a str,
+    /// JSON, or empty.
+    pub data: &'a str,
+    /// Which program it says it is.
+    pub name: &'a str,
+    /// ...of which version.
+    pub version: &'a str,
+    /// Server-side channels that it had.
+    pub channels: &'a [&'a str],
+}
+
+/// A client that may connect.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Connected {
+    /// Empty for an anonymous one.
+    pub user: String,
+    /// Seconds of Unix time at which its time is over; 0 for never.
+    pub expire_at: u64,
+    /// What others learn of it where presence is kept; JSON or empty.
+    pub info: String,
+    /// What it is told; JSON or empty.
+    pub data: String,
+    /// What it is not told, and later requests bring back; JSON or empty.
+    pub meta: String,
+    /// Channels that it is subscribed to.
+    pub channels: Vec<String>,
+    /// ...and others, each with what is to be said of it.
+    pub subs: Vec<(String, Subscribed)>,
+}
+
+/// A client wants to subscribe.
+#[derive(Clone, Copy, Debug)]
+pub struct SubscribeRequest<'a> {
+    /// Who.
+    pub client: Client<'a>,
+    /// Where.
+    pub channel: &'a str,
+    /// May be empty.
+    pub token: &'a str,
+    /// JSON, or empty.
+    pub data: &'a str,
+}
+
+/// A client that may subscribe.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subscribed {
+    /// Seconds of Unix time at which its time is over; 0 for never.
+    pub expire_at: u64,
+    /// What others learn of it in this channel; JSON or empty.
+    pub info: String,
+    /// What it is told; JSON or empty.
+    pub data: String,
+    /// Options of the channel that are others for it.
+    pub overrides: Overrides,
+}
+
+/// Options of a channel that are others for one subscription.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// As in [`ChannelOptions`](super::ChannelOptions).
+    pub presence: Option<bool>,
+    /// As in [`ChannelOptions`](super::ChannelOptions).
+    pub join_leave: Option<bool>,
+    /// As in [`ChannelOptions`](super::ChannelOptions).
+    pub force_push_join_leave: Option<bool>,
+    /// As in [`ChannelOptions`](super::ChannelOptions).
+    pub force_recovery: Option<bool>,
+    /// As in [`ChannelOptions`](super::ChannelOptions).
+    pub force_positioning: Option<bool>,
+}
+
+/// A client wants to publish.
+#[derive(Clone, Copy, Debug)]
+pub struct PublishRequest<'a> {
+    /// Who.
+    pub client: Client<'a>,
+    /// Where.
+    pub channel: &'a str,
+    /// JSON.
+    pub data: &'a str,
+}
+
+/// A publication that may go out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Publish {
+    /// This instead of what the client sent; JSON.
+    pub data: Option<String>,
+    /// It is not kept.
+    pub skip_history: bool,
+}
+
+/// A client calls a method.
+#[derive(Clone, Copy, Debug)]
+pub struct RpcRequest<'a> {
+    /// Who.
+    pub client: Client<'a>,
+    /// Which; may be empty.
+    pub method: &'a str,
+    /// JSON, or empty.
+    pub data: &'a str,
+}
+
+/// What a method returns.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Returned {
+    /// JSON, or empty.
+    pub data: String,
+}
+
+/// The time of a connection is over.
+#[derive(Clone, Copy, Debug)]
+pub struct RefreshRequest<'a> {
+    /// Who.
+    pub client: Client<'a>,
+}
+
+/// What becomes of a connection whose time is over.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refreshed {
+    /// It ends.
+    pub expired: bool,
+    /// Seconds of Unix time at which its next time is over; 0 for never.
+    pub expire_at: u64,
+    /// What others learn of it from now on; JSON, or empty for what they did before.
+    pub info: String,
+}
+
+/// Which answer is asked for.
+#[derive(Clone, Debug)]
+pub struct Ask<T: Outcome> {
+    ticket: Ticket,
+    answers: Answers,
+    of: PhantomData<fn(T)>,
+}
+
+impl<T: Outcome> Ask<T> {
+    pub(super) fn new(ticket: Ticket, answers: Answers) -> Self {
+        Self {
+            ticket,
+            answers,
+            of: PhantomData,
+        }
+    }
+
+    /// What brings the answer when the hook returns [`Answer::Later`].
+    pub fn later(self) -> Later<T> {
+        Later {
+            ticket: Some(self.ticket),
+            answers: self.answers,
+            of: PhantomData,
+        }
+    }
+}
+
+/// Brings the answer of a hook, from any thread.
+///
+/// Dropped without one, the command fails with an internal error.
+pub struct Later<T: Outcome> {
+    ticket: Option<Ticket>,
+    answers: Answers,
+    of: PhantomData<fn(T)>,
+}
+
+/// What answers can be of.
+pub trait Outcome: sealed::Sealed + Sized {
+    #[doc(hidden)]
+    fn wrap(result: Result<Self, Refusal>) -> Outcomes;
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// An answer of any kind.
+#[doc(hidden)]
+#[derive(Debug)]
+pub enum Outcomes {
+    Connect(Result<Connected, Refusal>),
+    Subscribe(Result<Subscribed, Refusal>),
+    Publish(Result<Publish, Refusal>),
+    Rpc(Result<Returned, Refusal>),
+    Refresh(Result<Refreshed, Refusal>),
+}
+
+macro_rules! outcome {
+    ($($kind:ident: $variant:ident),*) => {$(
+        impl sealed::Sealed for $kind {}
+        impl Outcome for $kind {
+            fn wrap(result: Result<Self, Refusal>) -> Outcomes {
+                Outcomes::$variant(result)
+            }
+        }
+    )*};
+}
+
+outcome!(Connected: Connect, Subscribed: Subscribe, Publish: Publish, Returned: Rpc, Refreshed: Refresh);
+
+/// Which question of which client an answer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ticket {
+    pub(super) id: ConnectionId,
+    pub(super) number: u32,
+}
+
+/// Where answers go.
+#[derive(Clone, Debug)]
+pub(super) struct Answers {
+    pub(super) sender: mpsc::Sender<(Ticket, Outcomes)>,
+    pub(super) waker: Waker,
+}
+
+impl<T: Outcome> Later<T> {
+    /// Gives the answer. If the client is gone, nothing happens.
+    pub fn answer(mut self, result: Result<T, Refusal>) {
+        self.give(result);
+    }
+
+    fn give(&mut self, result: Result<T, Refusal>) {
+        if let Some(ticket) = self.ticket.take() {
+            // Nobody listens any more when the server has ended.
+            let _ = self.answers.sender.send((ticket, T::wrap(result)));
+            self.answers.waker.wake();
+        }
+    }
+}
+
+impl<T: Outcome> Drop for Later<T> {
+    fn drop(&mut self) {
+        self.give(Err(Refusal::Error {
+            code: 100,
+            message: "internal server error".into(),
+            temporary: true,
+        }));
+    }
+}
+
+impl<T: Outcome> fmt::Debug for Later<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Later").finish_non_exhaustive()
+    }
+}
