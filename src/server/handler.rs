@@ -92,7 +92,7 @@ pub trait Handler: Sized {
     /// What is written goes in front of the Close frame, or at the end of a stream; a stream that
     /// is too slow is cut off without it. The code and the reason (cut to 123 bytes) take the place
     /// of the usual ones: 1013 "too slow", 1001 "server shuts down". A code that must not be sent
-    /// leaves the usual ones in place. Of a stream they are what [`close`](Self::close) is told.
+    /// leaves the usual ones in place. Of a stream the code is what [`close`](Self::close) is told.
     ///
     /// ```
     /// use stentor::{Cause, CloseCode, Form, Handler, Output};
