@@ -4,11 +4,17 @@
 //! A hook answers at once or later, from any thread: the commands of that client wait so long, all
 //! other clients do not.
 
+mod http;
+
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::mpsc;
 
 use stentor::{ConnectionId, Waker};
+
+pub use self::http::{
+    HttpHook, HttpHookCounts, HttpHookError, HttpHookRules, HttpHookStats, HttpHooks,
+};
 
 /// Callbacks of a program that embeds the application. Without one, the configuration decides
 /// alone.
