@@ -59,6 +59,7 @@ pub use server::{
     Form, Gauges, Handle, HandleError, Handler, Histogram, History, KeptPublication, Limits, Lost,
     Member, Output, PresenceEvent, Publication, PublishError, PublishOptions, Published, Recovery,
     Refused, Sent, Server, Side, SlowPolicy, Stats, SubscribeError, Tags, Timeouts, TopicOptions,
+    Waker,
 };
 
 // The broadcast application names what it uses as any other user of the library does.

@@ -11,7 +11,7 @@ use stentor::{
 
 use crate::support::{Client, PATIENCE, Running, serve};
 
-/// Texts with topic, offset and tags in front.
+/// Texts with topic, offset, tags and note in front.
 const DETAILED: Form = Form::custom(3);
 
 const SIZE: usize = 10;
@@ -70,6 +70,9 @@ impl Handler for Archive {
         let mut head = format!("{} {offset}", publication.topic);
         for (name, value) in publication.tags.iter().flat_map(|tags| tags.iter()) {
             head = format!("{head} {name}={value}");
+        }
+        if let Some(note) = publication.note {
+            head = format!("{head} ({})", note.escape_ascii());
         }
         head += ": ";
         let parts = [head.as_bytes(), publication.message.payload()];
@@ -319,6 +322,139 @@ fn each_form_is_written_with_topic_position_and_tags() {
     assert_eq!(late.hear(), "kept:a.b 1 to=you from=me: one");
     assert_eq!(late.read_frame(), (0x82, b"kept:a.b 2: three".to_vec()));
     late.hears_nothing_more();
+}
+
+#[test]
+fn the_newest_publication_is_the_state_for_who_has_not_read_it() {
+    let server = start(|_| ());
+    server.ask(|_, ctx| {
+        assert_eq!(ctx.newest("other", None).unwrap_err(), HistoryError::Off);
+        let nothing = ctx.newest("kept:a", None).unwrap();
+        assert!(nothing.publications.is_none() && nothing.position.offset == 0);
+        for number in 1..=SIZE + 5 {
+            ctx.publish("kept:a", &number.to_string());
+        }
+        let position = ctx.newest("kept:a", None).unwrap().position;
+        let epoch = position.epoch;
+        let mut read = |epoch, offset| {
+            let since = Since { epoch, offset };
+            let newest = ctx.newest("kept:a", Some(&since)).unwrap();
+            assert_eq!(newest.position, position);
+            texts("kept:a", &newest.publications.unwrap())
+        };
+        assert!(read(epoch.as_str(), 15).is_empty(), "it has read it");
+        assert_eq!(read(epoch.as_str(), 14), ["15"]);
+        assert_eq!(read(epoch.as_str(), 1), ["15"], "much is gone");
+        assert_eq!(read("nowhere!", 15), ["15"]);
+        assert_eq!(read("", 0), ["15"]);
+        ctx.clear_history("kept:a");
+        assert!(ctx.newest("kept:a", None).unwrap().publications.is_none());
+    });
+}
+
+#[test]
+fn what_is_kept_goes_to_other_connections_in_their_forms() {
+    let server = start(|_| ());
+    let mut plain = server.connect();
+    let mut detailed = Client::open(server.address, "/detailed");
+    let gone = server.connect();
+    server.ask(|archive, ctx| {
+        for id in &archive.opened {
+            ctx.subscribe_connection(*id, "kept:a").unwrap();
+        }
+        let mut subscribers = ctx.subscribers("kept:a");
+        subscribers.sort_unstable();
+        let mut opened = archive.opened.clone();
+        opened.sort_unstable();
+        assert_eq!(subscribers, opened);
+        assert!(ctx.subscribers("kept:b").is_empty());
+    });
+    drop(gone);
+    server.wait_until("it has gone", |_, ctx| ctx.connection_count() == 2);
+    server.ask(|archive, ctx| {
+        assert_eq!(ctx.publish("kept:a", "one"), 2);
+        let kept = ctx.newest("kept:a", None).unwrap().publications.unwrap();
+        for id in ctx.subscribers("kept:a") {
+            assert_eq!(ctx.send_publication_to(id, "kept:a", &kept[0]), Sent::Sent);
+        }
+        let gone = archive.opened[2];
+        let sent = ctx.send_publication_to(gone, "kept:a", &kept[0]);
+        assert_eq!((sent, ctx.stats().stale), (Sent::Dropped, 1));
+    });
+    for _ in 0..2 {
+        assert_eq!(plain.hear(), "one");
+        assert_eq!(detailed.hear(), "kept:a 1: one");
+    }
+    for client in [&mut plain, &mut detailed] {
+        client.hears_nothing_more();
+    }
+}
+
+#[test]
+fn a_note_travels_with_its_message_to_the_forms_that_write_it_and_into_the_history() {
+    let server = start(|_| ());
+    let mut plain = server.connect();
+    let mut detailed = Client::open(server.address, "/detailed");
+    server.ask(|archive, ctx| {
+        for id in archive.opened.clone() {
+            ctx.subscribe_connection(id, "kept:a").unwrap();
+        }
+        let noted = PublishOptions::new().tag("to", "you").note(*b"\x00mine");
+        ctx.publish_with("kept:a", "one", &noted).unwrap();
+        ctx.publish("kept:a", "two");
+        ctx.publish_with("kept:a", "three", &noted.note(Vec::new()).no_history())
+            .unwrap();
+        let history = ctx.history("kept:a", &query(9)).unwrap();
+        let notes = history.publications.iter();
+        let notes: Vec<_> = notes.map(|kept| kept.view("kept:a").note).collect();
+        assert_eq!(notes, [Some(&b"\x00mine"[..]), None]);
+    });
+    let heard = [(); 3].map(|()| plain.hear());
+    assert_eq!(heard, ["one", "two", "three"]);
+    let heard = [(); 3].map(|()| detailed.hear());
+    assert_eq!(
+        heard,
+        [
+            r"kept:a 1 to=you (\x00mine): one",
+            "kept:a 2: two",
+            "kept:a 0 to=you (): three",
+        ]
+    );
+    for client in [&mut plain, &mut detailed] {
+        client.hears_nothing_more();
+    }
+    let mut late = Client::open(server.address, "/detailed");
+    late.say("kept:a 0");
+    let heard = [(); 2].map(|()| late.hear());
+    assert_eq!(heard, [r"kept:a 1 to=you (\x00mine): one", "kept:a 2: two"]);
+}
+
+#[test]
+fn a_note_counts_in_the_memory_of_the_histories_and_in_what_can_be_recovered() {
+    const LEN: usize = 100_000;
+    let server = start(|config| {
+        (config.limits.outbox_soft, config.limits.outbox_hard) = (LEN, LEN);
+    });
+    server.ask(|_, ctx| {
+        let mut add = |options: &PublishOptions| {
+            let before = ctx.gauges().history_memory;
+            ctx.publish_with("kept:a", "x", options).unwrap();
+            let since = Since {
+                epoch: "",
+                offset: 1,
+            };
+            let recovery = ctx.recover("kept:a", &since, usize::MAX).unwrap();
+            let memory = ctx.gauges().history_memory - before;
+            (memory, recovery.publications.is_some())
+        };
+        add(&PublishOptions::new());
+        let (without, can_recover) = add(&PublishOptions::new());
+        assert!(can_recover);
+        let (with, can_recover) = add(&PublishOptions::new().note(vec![0; LEN]));
+        assert!(!can_recover, "more than may wait");
+        let note = with - without;
+        assert!((LEN..LEN + 100).contains(&note), "{note}");
+    });
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod edges;
 mod examples;
 #[cfg(feature = "program")]
 mod faces;
+mod farewell;
 mod feeding;
 mod handle;
 mod history;
@@ -32,3 +33,4 @@ mod streams;
 mod support;
 mod tidy;
 mod turns;
+mod waking;

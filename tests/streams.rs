@@ -179,6 +179,27 @@ fn a_stream_is_a_head_and_what_is_written_and_published() {
 }
 
 #[test]
+fn one_connection_writes_to_the_stream_of_another() {
+    let server = start(|_| ());
+    let mut client = listener(&server);
+    let mut socket = Client::open(server.address, "/");
+    server.ask(|feed, ctx| {
+        let (stream, socket) = (feed.opened[0], feed.opened[1]);
+        let before = ctx.stats().dropped_closed;
+        ctx.publish("news", "one");
+        assert_eq!(ctx.write_to(stream, b"(two)"), Sent::Sent);
+        assert_eq!(ctx.write_to(socket, b"no stream"), Sent::Dropped);
+        ctx.publish("news", "three");
+        ctx.close_connection(stream, CloseCode::NORMAL, "").unwrap();
+        assert_eq!(ctx.write_to(stream, b"too late"), Sent::Dropped);
+        assert_eq!(ctx.stats().dropped_closed - before, 2);
+    });
+    assert_eq!(client.read_to_end(), b"<news:one>(two)<news:three>");
+    assert_eq!([socket.hear(), socket.hear()], ["one", "three"]);
+    socket.hears_nothing_more();
+}
+
+#[test]
 fn a_silent_stream_is_kept_alive() {
     let server = start(|config| config.timeouts.idle = Duration::from_millis(100));
     let mut client = listener(&server);

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use stentor::protocol::http::{Request, Response};
 use stentor::{
-    Accept, Closed, Context, Fault, Form, Handler, Lost, Message, Output, PresenceEvent,
-    Publication,
+    Accept, Cause, CloseCode, Closed, Context, Fault, Form, Handler, Lost, Message, Output,
+    PresenceEvent, Publication,
 };
 use tracing::field::{DisplayValue, display};
 use tracing::{debug, trace, warn};
@@ -83,6 +83,14 @@ impl<H: Handler> Handler for Logged<H> {
         H::encode(form, publication, output);
     }
 
+    fn farewell(
+        form: Form,
+        cause: Cause,
+        output: &mut Output<'_>,
+    ) -> Option<(CloseCode, &'static str)> {
+        H::farewell(form, cause, output)
+    }
+
     fn drain(&mut self, ctx: &mut Context<'_, Self::State>) {
         self.application.drain(ctx);
     }
@@ -104,6 +112,10 @@ impl<H: Handler> Handler for Logged<H> {
 
     fn timer(&mut self, ctx: &mut Context<'_, Self::State>, token: u64) {
         self.application.timer(ctx, token);
+    }
+
+    fn wake(&mut self, ctx: &mut Context<'_, Self::State>) {
+        self.application.wake(ctx);
     }
 
     fn fault(&mut self, ctx: &mut Context<'_, Self::State>, fault: Fault<'_>) {

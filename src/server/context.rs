@@ -11,6 +11,7 @@ use super::presence::Member;
 use super::publication::{Form, KeptPublication, Output, PublishError, PublishOptions, Published};
 use super::stats::{Cause, Stats};
 use super::timer;
+use super::waker::Waker;
 use crate::protocol::{CloseCode, CloseFrame, Message, State, UsageError};
 use crate::topic::{HistoryError, Position, Query, Since};
 
@@ -48,7 +49,7 @@ pub struct History {
 pub struct Recovery {
     /// Where the topic is now.
     pub position: Position,
-    /// All that was published since; `None` if that is not known any more.
+    /// All that was missed; `None` if that is not known any more.
     pub publications: Option<Vec<KeptPublication>>,
 }
 
@@ -87,8 +88,8 @@ impl<'a, S> Context<'a, S> {
         Self { core, key }
     }
 
-    /// The id of this connection. In a timer and in a closure of another thread there is none: the
-    /// id is one that no connection has.
+    /// The id of this connection. In a timer, in `wake` and in a closure of another thread there is
+    /// none: the id is one that no connection has.
     pub fn id(&self) -> ConnectionId {
         self.key
             .map_or(ConnectionId::NONE, |key| self.core.peers[key].id(key))
@@ -98,7 +99,7 @@ impl<'a, S> Context<'a, S> {
     ///
     /// # Panics
     ///
-    /// Where there is no open connection: in a timer, a closure of another thread, in
+    /// Where there is no open connection: in a timer, a closure of another thread, in `wake`,
     /// `upgrade` and `request`.
     pub fn state(&mut self) -> &mut S {
         self.key
@@ -267,6 +268,17 @@ impl<'a, S> Context<'a, S> {
             .map_or(0, |topic| self.core.topics.subscribers(topic).len())
     }
 
+    /// The connections that are subscribed to a topic, in no order; those that have it by a pattern
+    /// are not among them, but those of the pattern itself.
+    pub fn subscribers(&self, topic: &str) -> Vec<ConnectionId> {
+        let Some(topic) = self.core.topics.id(topic) else {
+            return Vec::new();
+        };
+        let members = self.core.topics.subscribers(topic).iter();
+        let keys = members.map(|&member| member as usize);
+        keys.map(|key| self.core.peers[key].id(key)).collect()
+    }
+
     /// The topics that have a subscriber, with how many they have, in no order.
     pub fn topics(&self) -> impl Iterator<Item = (&str, usize)> {
         self.core.topics.iter()
@@ -333,6 +345,24 @@ impl<'a, S> Context<'a, S> {
         self.core.recover(topic, since, limit)
     }
 
+    /// The newest publication, for a subscriber to whom the latest one is the state and not a
+    /// change of it; no publication if it has read to that already.
+    ///
+    /// It has if it names the epoch of the topic and the offset of the newest one; in all other
+    /// cases, with no `since` as well, it gets that one, whatever it has missed in between.
+    /// `publications` is `None` if the newest one is not kept any more, or there was none.
+    ///
+    /// # Errors
+    ///
+    /// No history is kept of the topic.
+    pub fn newest(
+        &mut self,
+        topic: &str,
+        since: Option<&Since<'_>>,
+    ) -> Result<Recovery, HistoryError> {
+        self.core.newest(topic, since)
+    }
+
     /// Forgets the publications of a topic; epoch and offset go on.
     pub fn clear_history(&mut self, topic: &str) {
         self.core.histories.clear(topic);
@@ -340,9 +370,26 @@ impl<'a, S> Context<'a, S> {
 
     /// Sends what a history has kept on this connection, in its form.
     pub fn send_publication(&mut self, topic: &str, publication: &KeptPublication) -> Sent {
-        let Some(key) = self.key else {
-            return self.stale();
-        };
+        match self.key {
+            Some(key) => self.send_kept(key, topic, publication),
+            None => self.stale(),
+        }
+    }
+
+    /// Sends what a history has kept on another connection, in its form.
+    pub fn send_publication_to(
+        &mut self,
+        id: ConnectionId,
+        topic: &str,
+        publication: &KeptPublication,
+    ) -> Sent {
+        match self.core.key(id) {
+            Some(key) => self.send_kept(key, topic, publication),
+            None => self.stale(),
+        }
+    }
+
+    fn send_kept(&mut self, key: usize, topic: &str, publication: &KeptPublication) -> Sent {
         let publication = publication.view(topic);
         let form = self.core.form_of(key);
         if form == Form::PLAIN {
@@ -381,8 +428,15 @@ impl<'a, S> Context<'a, S> {
 
     /// Writes bytes to the body of this connection's response without end.
     pub fn write(&mut self, bytes: &[u8]) -> Sent {
-        match self.key {
-            Some(key) if self.is_stream() => self.core.send_encoded(key, bytes),
+        self.write_to(self.id(), bytes)
+    }
+
+    /// Writes bytes to the body of another connection's response without end.
+    pub fn write_to(&mut self, id: ConnectionId, bytes: &[u8]) -> Sent {
+        match self.core.key(id) {
+            Some(key) if self.core.peers[key].stage == Stage::Streaming => {
+                self.core.send_encoded(key, bytes)
+            }
             _ => self.stale(),
         }
     }
@@ -430,6 +484,11 @@ impl<'a, S> Context<'a, S> {
         self.core
             .timers
             .set(timer::after(self.core.now, after), token);
+    }
+
+    /// A way to have [`Handler::wake`](crate::Handler::wake) called by other threads.
+    pub fn waker(&self) -> Waker {
+        self.core.waker.clone()
     }
 
     /// The time of this turn of the loop.

@@ -19,11 +19,12 @@ use super::handler::{ConnectionId, Lost, Sent};
 use super::idempotency::Idempotency;
 use super::peer::{Peer, Stage, Work};
 use super::presence::PresenceEvent;
-use super::publication::{Form, Meta};
-use super::publish::{Batch, Encode};
+use super::publication::{Form, Meta, Output};
+use super::publish::{Batch, Encode, Farewell};
 use super::stats::{Cause, Stats};
 use super::timer::{Deadlines, Tick, Timers};
 use super::transport::Transport;
+use super::waker::Waker;
 use super::walk::Walk;
 use crate::protocol::{
     CloseCode, CloseFrame, Connection, FrameHeader, Message, Settings, State, UsageError,
@@ -107,6 +108,7 @@ pub(crate) struct Core<S> {
     pub(super) forms: Vec<Form>,
     pub(super) formed: usize,
     pub(super) encode: Encode,
+    farewell: Farewell,
     /// By key as far as anybody has pinged: how many Pings came in a second, and in which, by its
     /// lowest bits.
     pings: Vec<(u16, u16)>,
@@ -121,6 +123,7 @@ pub(crate) struct Core<S> {
     pub(super) idempotency_window: Duration,
     /// What is written to a stream that has been silent.
     pub(crate) keep_alive: &'static [u8],
+    pub(super) waker: Waker,
     /// When the server started, in milliseconds of Unix time.
     pub(super) started: (u64, Instant),
     #[expect(
@@ -132,10 +135,11 @@ pub(crate) struct Core<S> {
     date: (u64, String),
 }
 
-/// How an application writes what is published.
+/// How an application writes what is published, and what the server says by itself.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Codec {
     pub(crate) encode: Encode,
+    pub(crate) farewell: Farewell,
     pub(crate) keep_alive: &'static [u8],
 }
 
@@ -186,7 +190,7 @@ impl TimeoutTicks {
 }
 
 impl<S> Core<S> {
-    pub(crate) fn new(config: Config, codec: Codec, now: Instant) -> Self {
+    pub(crate) fn new(config: Config, codec: Codec, waker: Waker, now: Instant) -> Self {
         let Config {
             protocol: settings,
             limits,
@@ -235,6 +239,7 @@ impl<S> Core<S> {
             forms: Vec::new(),
             formed: 0,
             encode: codec.encode,
+            farewell: codec.farewell,
             pings: Vec::new(),
             lanes: RandomState::new(),
             targets: Vec::new(),
@@ -243,6 +248,7 @@ impl<S> Core<S> {
             ages: Vec::new(),
             idempotency_window: timeouts.idempotency,
             keep_alive: codec.keep_alive,
+            waker,
             started: (unix_millis(), now),
             spare_works: Vec::new(),
             generation: 0,
@@ -792,6 +798,26 @@ impl<S> Core<S> {
         Ok(())
     }
 
+    /// Ends a connection by the server's own decision: with the application's last words for its
+    /// form, and its code and reason, or else the usual frame.
+    pub(crate) fn dismiss(&mut self, key: usize, usual: CloseFrame<'static>, cause: Cause) {
+        self.settle(key);
+        if !self.is_receiving(key) {
+            return; // What was published so far was too much for it.
+        }
+        let mut last_words = Vec::new();
+        let farewell = (self.farewell)(self.form_of(key), cause, &mut Output::new(&mut last_words));
+        let frame = match farewell {
+            Some((code, reason)) if code.is_allowed_on_wire() => CloseFrame::new(code, reason),
+            _ => usual,
+        };
+        if !last_words.is_empty() {
+            self.write(key, |_, output| output.extend_from_slice(&last_words));
+        }
+        // The connection is open and the code may be sent: nothing can be wrong.
+        let _ = self.close(key, frame, cause);
+    }
+
     pub(crate) fn gauges(&self) -> Gauges {
         let mut gauges = Gauges {
             connections: self.peers.len(),
@@ -854,9 +880,10 @@ mod tests {
     fn core() -> Core<()> {
         let codec = Codec {
             encode: |_, _, _| (),
+            farewell: |_, _, _| None,
             keep_alive: b"",
         };
-        Core::new(Config::default(), codec, Instant::now())
+        Core::new(Config::default(), codec, Waker::unheard(), Instant::now())
     }
 
     /// An open connection on one end of a socket pair; nobody reads at the other end.
@@ -951,9 +978,10 @@ mod tests {
         config.topics.insert("noise", noise).unwrap();
         let codec = Codec {
             encode: |_, _, _| (),
+            farewell: |_, _, _| None,
             keep_alive: b"",
         };
-        Core::new(config, codec, Instant::now())
+        Core::new(config, codec, Waker::unheard(), Instant::now())
     }
 
     #[test]

@@ -6,11 +6,10 @@ use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mio::Waker;
-
 use super::context::Context;
 use super::handler::{ConnectionId, Handler};
 use super::publication::PublishOptions;
+use super::waker::Waker;
 use crate::protocol::{CloseCode, Message, MessageKind};
 
 /// Acts on a server from any thread. Commands of one thread are carried out in their order, at the
@@ -115,7 +114,7 @@ impl<H: Handler> Mailbox<H> {
         drop(commands);
         // Whoever finds the queue empty wakes the loop; the loop empties it after it woke, under
         // the same lock. So a command is either taken by that turn, or was the first again.
-        if is_first && self.waker.wake().is_err() {
+        if is_first && !self.waker.stir() {
             return Err(HandleError::Stopped);
         }
         Ok(())
@@ -240,6 +239,11 @@ impl<H: Handler> Handle<H> {
         closure: impl FnOnce(&mut H, &mut Context<'_, H::State>) + Send + 'static,
     ) -> Result<(), HandleError> {
         self.mailbox.push(Command::Run(Box::new(closure)))
+    }
+
+    /// A way to have [`Handler::wake`] called.
+    pub fn waker(&self) -> Waker {
+        self.mailbox.waker.clone()
     }
 
     /// Shuts the server down as [`Context::shut_down`] does.

@@ -86,6 +86,39 @@ pub trait Handler: Sized {
         output.message(message.kind(), &[message.payload()]);
     }
 
+    /// How the server takes leave of a connection of this form, the plain one included, when it ends
+    /// one by itself: [`Cause::SlowConsumer`] or [`Cause::Shutdown`].
+    ///
+    /// What is written goes in front of the Close frame, or at the end of a stream; a stream that
+    /// is too slow is cut off without it. The code and the reason (cut to 123 bytes) take the place
+    /// of the usual ones: 1013 "too slow", 1001 "server shuts down". A code that must not be sent
+    /// leaves the usual ones in place. Of a stream the code is what [`close`](Self::close) is told.
+    ///
+    /// ```
+    /// use stentor::{Cause, CloseCode, Form, Handler, Output};
+    ///
+    /// struct App;
+    ///
+    /// impl Handler for App {
+    ///     type State = ();
+    ///
+    ///     fn farewell(
+    ///         _: Form,
+    ///         cause: Cause,
+    ///         _: &mut Output<'_>,
+    ///     ) -> Option<(CloseCode, &'static str)> {
+    ///         (cause == Cause::SlowConsumer).then_some((CloseCode::new(4008), "slow"))
+    ///     }
+    /// }
+    /// ```
+    fn farewell(
+        form: Form,
+        cause: Cause,
+        output: &mut Output<'_>,
+    ) -> Option<(CloseCode, &'static str)> {
+        None
+    }
+
     /// A connection has ended. Its state can still be read; its subscriptions have ended, and
     /// sends to it are dropped.
     fn close(&mut self, ctx: &mut Context<'_, Self::State>, closed: Closed<'_>) {}
@@ -98,6 +131,10 @@ pub trait Handler: Sized {
 
     /// A timer set with [`Context::set_timer`] is due.
     fn timer(&mut self, ctx: &mut Context<'_, Self::State>, token: u64) {}
+
+    /// A [`Waker`](crate::Waker) has called, once or several times since the last call: at the
+    /// beginning of a turn, behind the commands of handles. There is no connection.
+    fn wake(&mut self, ctx: &mut Context<'_, Self::State>) {}
 
     /// Something went wrong that is no connection's `close`: for logs.
     fn fault(&mut self, ctx: &mut Context<'_, Self::State>, fault: Fault<'_>) {}
@@ -115,6 +152,7 @@ pub trait Handler: Sized {
 pub struct Accept<S> {
     pub(crate) state: S,
     pub(crate) form: Form,
+    pub(crate) has_own_pings: bool,
     pub(crate) acceptance: Acceptance,
 }
 
@@ -124,6 +162,7 @@ impl<S> Accept<S> {
         Self {
             state,
             form: Form::PLAIN,
+            has_own_pings: false,
             acceptance: Acceptance::default(),
         }
     }
@@ -131,6 +170,15 @@ impl<S> Accept<S> {
     /// Chooses how publications are written for the connection; default [`Form::PLAIN`].
     pub fn form(mut self, form: Form) -> Self {
         self.form = form;
+        self
+    }
+
+    /// Leaves it to the application to find out whether the peer is alive: on silence the server
+    /// sends no Pings, and does not end the connection for want of an answer.
+    ///
+    /// What the peer does not take is still limited in bytes and time.
+    pub fn without_pings(mut self) -> Self {
+        self.has_own_pings = true;
         self
     }
 

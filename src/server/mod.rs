@@ -30,6 +30,7 @@ mod stats;
 mod timer;
 mod topics;
 mod transport;
+mod waker;
 mod walk;
 
 use std::io;
@@ -37,7 +38,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use mio::event::Event;
-use mio::{Events, Poll, Token, Waker};
+use mio::{Events, Poll, Token};
 
 pub use self::config::{Config, ConfigError, Endpoint, Limits, SlowPolicy, Timeouts, TopicOptions};
 pub use self::context::{Context, Gauges, History, Recovery};
@@ -47,7 +48,7 @@ use self::handle::{Command, Inbox};
 pub use self::handler::{Accept, Closed, ConnectionId, Fault, Handler, Lost, Sent, SubscribeError};
 pub use self::histogram::Histogram;
 use self::listener::{Accepted, Listener};
-use self::peer::Stage;
+use self::peer::{Stage, Watch};
 pub use self::presence::{Member, PresenceEvent};
 pub use self::publication::{
     Form, KeptPublication, Output, Publication, PublishError, PublishOptions, Published, Tags,
@@ -56,6 +57,7 @@ use self::read::Reader;
 pub use self::stats::{Cause, Refused, Side, Stats};
 use self::timer::Tick;
 use self::transport::Transport;
+pub use self::waker::Waker;
 use crate::protocol::http::{Response, ResponseFraming};
 use crate::protocol::{CloseCode, CloseFrame, HandshakeError, Message, State};
 
@@ -91,6 +93,8 @@ pub struct Server<H: Handler> {
     /// Spare memory of the loop: commands being carried out, keys being looked at.
     commands: Vec<Command<H>>,
     expired: Vec<usize>,
+    /// The application is to be told that a waker has called.
+    is_woken: bool,
     drain: Duration,
     /// Turns since deadlines were looked at last.
     unswept: u32,
@@ -110,7 +114,8 @@ impl<H: Handler> Server<H> {
     pub fn bind(config: Config, handler: H) -> Result<Self, BindError> {
         config.check().map_err(BindError::Config)?;
         let poll = Poll::new().map_err(BindError::Poll)?;
-        let waker = Waker::new(poll.registry(), WAKER).map_err(BindError::Poll)?;
+        let waker = mio::Waker::new(poll.registry(), WAKER).map_err(BindError::Poll)?;
+        let waker = Waker::new(waker);
         let mut listeners = Vec::new();
         for (index, endpoint) in config.listen.iter().enumerate() {
             let listener = Listener::bind(endpoint).and_then(|mut listener| {
@@ -122,6 +127,7 @@ impl<H: Handler> Server<H> {
         }
         let codec = Codec {
             encode: H::encode,
+            farewell: H::farewell,
             keep_alive: H::KEEP_ALIVE,
         };
         Ok(Self {
@@ -130,11 +136,12 @@ impl<H: Handler> Server<H> {
             listeners,
             reader: Reader::new(config.limits.receive_buffer),
             handler,
-            mailbox: Inbox::new(waker, config.limits.max_commands),
+            mailbox: Inbox::new(waker.clone(), config.limits.max_commands),
             commands: Vec::new(),
             expired: Vec::new(),
+            is_woken: false,
             drain: config.timeouts.drain,
-            core: Core::new(config, codec, Instant::now()),
+            core: Core::new(config, codec, waker, Instant::now()),
             unswept: 0,
             drain_until: None,
             is_stopped: false,
@@ -218,7 +225,7 @@ impl<H: Handler> Server<H> {
     fn timeout(&self, max_wait: Option<Duration>) -> Option<Duration> {
         let is_accepting = self.listeners.iter().any(|listener| listener.is_ready);
         let is_ending = self.core.is_shutting_down && self.drain_until.is_none();
-        let has_work = self.core.has_work() || !self.commands.is_empty();
+        let has_work = self.core.has_work() || !self.commands.is_empty() || self.is_woken;
         if has_work || is_accepting || is_ending || self.is_stopped {
             return Some(Duration::ZERO);
         }
@@ -244,9 +251,21 @@ impl<H: Handler> Server<H> {
         if !self.carry_out_waiting() {
             return;
         }
+        // In this order: the commands that a thread gave before it called are carried out before.
+        self.is_woken |= self.core.waker.take();
         self.mailbox.take(&mut self.commands);
         self.commands.reverse();
-        self.carry_out_waiting();
+        // While a full batch waits, there is a next turn.
+        if self.carry_out_waiting() && !self.core.is_overfull() {
+            self.wake_application();
+        }
+    }
+
+    fn wake_application(&mut self) {
+        if std::mem::take(&mut self.is_woken) {
+            self.handler.wake(&mut Context::new(&mut self.core, None));
+            self.core.flush_full_batch();
+        }
     }
 
     /// Carries out the commands at hand, the last one first; answers whether none is left. While
@@ -600,24 +619,26 @@ impl<H: Handler> Server<H> {
             }
         }
         // A peer that is not read from, or that takes nothing, is watched by the write timeout.
-        if is_paused && !peer.has_output() {
+        if peer.watch == Watch::Off {
+            // The application knows what its silence means.
+        } else if is_paused && !peer.has_output() {
             due = due.min(now + timeouts.idle); // It publishes much: its signs of life are not read.
         } else if !peer.has_output() {
             let idle = timeouts.idle_of(key);
             let ping_at = peer.last_seen + idle;
             let dead_at = ping_at + timeouts.pong;
-            if peer.is_pinged && now >= dead_at {
+            if peer.watch == Watch::Pinged && now >= dead_at {
                 return core.end(key, Cause::PongTimeout);
             }
-            if !peer.is_pinged && now >= ping_at {
-                peer.is_pinged = true;
+            if peer.watch == Watch::Seen && now >= ping_at {
+                peer.watch = Watch::Pinged;
                 // A late look, after the process was stopped for a while, must not take the peer
                 // for dead before it had its time to answer.
                 peer.last_seen = now.saturating_sub(idle);
                 let _ = core.write(key, |protocol, output| protocol.ping(&[], output));
                 core.flush(key);
                 due = due.min(now + timeouts.pong.min(idle));
-            } else if peer.is_pinged {
+            } else if peer.watch == Watch::Pinged {
                 // The answer may come, and the next silence end, before this one is too long.
                 due = due.min(dead_at).min(now + idle);
             } else {
@@ -635,18 +656,14 @@ impl<H: Handler> Server<H> {
         self.listeners.clear();
         let keys: Vec<usize> = self.core.peers.iter().map(|(key, _)| key).collect();
         for key in keys {
+            if self.core.is_receiving(key) {
+                let frame = CloseFrame::new(CloseCode::GOING_AWAY, "server shuts down");
+                self.core.dismiss(key, frame, Cause::Shutdown);
+                self.core.flush(key);
+                continue;
+            }
             let peer = &mut self.core.peers[key];
-            let is_open = peer.stage == Stage::Streaming;
             match peer.protocol.state() {
-                _ if is_open => {
-                    let frame = CloseFrame::new(CloseCode::GOING_AWAY, "");
-                    let _ = self.core.close(key, frame, Cause::Shutdown);
-                }
-                State::Open => {
-                    let frame = CloseFrame::new(CloseCode::GOING_AWAY, "server shuts down");
-                    let _ = self.core.close(key, frame, Cause::Shutdown);
-                    self.core.flush(key);
-                }
                 // Between two requests nothing is owed to anybody.
                 State::Connecting if !peer.has_output() => {
                     self.core.end(key, Cause::Shutdown);
@@ -655,7 +672,7 @@ impl<H: Handler> Server<H> {
                     peer.protocol.receive_eof();
                     self.core.linger_when_drained(key);
                 }
-                State::Closing | State::Closed => {}
+                State::Open | State::Closing | State::Closed => {}
             }
         }
     }

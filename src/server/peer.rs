@@ -27,8 +27,7 @@ pub(crate) struct Peer<S> {
     /// Code and cause, once it is decided that and why the connection ends.
     pub(crate) ending: Option<(CloseCode, Cause)>,
     pub(crate) stage: Stage,
-    /// A Ping went out and nothing has come since.
-    pub(crate) is_pinged: bool,
+    pub(crate) watch: Watch,
     /// The peer has ended its side, or the socket has an error: its edge has come, so a short read
     /// is not the last one.
     pub(crate) is_ending: bool,
@@ -42,6 +41,17 @@ pub(crate) struct Peer<S> {
     pub(crate) is_ready: bool,
     /// `Some` from `open` to `close`.
     pub(crate) state: Option<S>,
+}
+
+/// What the peer's silence means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Watch {
+    /// A Ping is sent when it has lasted for long enough.
+    Seen,
+    /// A Ping went out and nothing has come since.
+    Pinged,
+    /// Nothing: the application looks after the peer's life.
+    Off,
 }
 
 /// How far the end of a connection has come.
@@ -99,7 +109,7 @@ impl<S> Peer<S> {
             since: now,
             ending: None,
             stage: Stage::Active,
-            is_pinged: false,
+            watch: Watch::Seen,
             is_ending: false,
             has_opened: false,
             is_eof: false,

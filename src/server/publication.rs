@@ -62,6 +62,8 @@ pub struct Publication<'a> {
     pub position: Option<Position>,
     /// What its publisher said of it.
     pub tags: Option<&'a Tags>,
+    /// What the application noted with it ([`PublishOptions::note`]).
+    pub note: Option<&'a [u8]>,
 }
 
 /// A publication that a history has kept.
@@ -80,7 +82,14 @@ impl KeptPublication {
                 offset: publication.offset,
             }),
             tags: publication.meta.tags.as_ref(),
+            note: publication.meta.note.as_deref(),
         }
+    }
+
+    /// What a form may write of it: the payload and the note.
+    pub(crate) fn len(&self) -> usize {
+        let Self(publication, _) = self;
+        publication.payload.len() + publication.meta.note.as_ref().map_or(0, |note| note.len())
     }
 
     /// Its place in the history.
@@ -99,6 +108,7 @@ impl KeptPublication {
 pub(crate) struct Meta {
     pub(crate) kind: MessageKind,
     pub(crate) tags: Option<Tags>,
+    pub(crate) note: Option<Arc<[u8]>>,
 }
 
 impl Meta {
@@ -107,8 +117,14 @@ impl Meta {
         let of = |(name, value): &(Box<str>, Box<str>)| {
             name.len() + value.len() + size_of::<(Box<str>, Box<str>)>()
         };
-        self.tags.iter().flat_map(|tags| tags.iter()).map(of).sum()
+        let tags: usize = self.tags.iter().flat_map(|tags| tags.iter()).map(of).sum();
+        tags + self.note.as_ref().map_or(0, note_weight)
     }
+}
+
+/// What a note takes on the heap: its bytes and the two counts of its references.
+pub(crate) fn note_weight(note: &Arc<[u8]>) -> usize {
+    note.len() + 2 * size_of::<usize>()
 }
 
 /// How a message is to be published.
@@ -124,6 +140,7 @@ pub struct PublishOptions {
     pub(crate) no_history: bool,
     pub(crate) idempotency_key: Option<Box<str>>,
     pub(crate) tags: Vec<(Box<str>, Box<str>)>,
+    pub(crate) note: Option<Arc<[u8]>>,
 }
 
 impl PublishOptions {
@@ -155,6 +172,21 @@ impl PublishOptions {
     /// Adds a name and a value that travel with the message in forms that have a place for them.
     pub fn tag(mut self, name: impl Into<Box<str>>, value: impl Into<Box<str>>) -> Self {
         self.tags.push((name.into(), value.into()));
+        self
+    }
+
+    /// Bytes of the application's own that travel with the message, for its own forms
+    /// ([`Handler::encode`](crate::Handler::encode)); a second call replaces the first one's.
+    ///
+    /// They are kept in the history with the message, and count there as it does.
+    ///
+    /// ```
+    /// use stentor::PublishOptions;
+    ///
+    /// let options = PublishOptions::new().note(*br#"{"user":"42"}"#);
+    /// ```
+    pub fn note(mut self, note: impl Into<Arc<[u8]>>) -> Self {
+        self.note = Some(note.into());
         self
     }
 }

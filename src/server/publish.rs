@@ -11,12 +11,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::frames::Frames;
-use super::publication::{Form, Output, Publication, Tags};
-use crate::protocol::{Message, MessageKind, write_unmasked_frame};
+use super::publication::{Form, Output, Publication, Tags, note_weight};
+use super::stats::Cause;
+use crate::protocol::{CloseCode, Message, MessageKind, write_unmasked_frame};
 use crate::topic::{NamespaceId, Position, Slice, TopicId, TopicTable};
 
 /// Writes a publication in one of the application's forms.
 pub(crate) type Encode = fn(Form, &Publication<'_>, &mut Output<'_>);
+
+/// Ends what is said to a connection of a form, and says with which code and reason it is closed.
+pub(crate) type Farewell = fn(Form, Cause, &mut Output<'_>) -> Option<(CloseCode, &'static str)>;
 
 /// From this size on a payload is in memory once for its subscribers and its history; smaller
 /// ones are copied, since the smallest reference costs as much.
@@ -89,6 +93,7 @@ pub(crate) struct Source {
     pub(crate) payload_len: usize,
     pub(crate) position: Option<Position>,
     pub(crate) tags: Option<Tags>,
+    pub(crate) note: Option<Arc<[u8]>>,
 }
 
 #[derive(Debug)]
@@ -177,7 +182,8 @@ impl Batch {
         self.excepted.extend(item.entry.except);
         self.entries.push(item.entry);
         if let Some(source) = &item.source {
-            self.notes += size_of::<Source>() + source.topic.len();
+            let note = source.note.as_ref().map_or(0, note_weight);
+            self.notes += size_of::<Source>() + source.topic.len() + note;
         }
         self.sources.push(item.source);
         self.is_droppable |= item.is_droppable;
@@ -292,6 +298,7 @@ impl Batch {
                     message: Message::from_parts(source.kind, payload),
                     position: source.position,
                     tags: source.tags.as_ref(),
+                    note: source.note.as_deref(),
                 };
                 encode(form, &publication, &mut Output::new(bytes));
             });

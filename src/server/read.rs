@@ -14,7 +14,7 @@ use std::ops::Range;
 use super::context::Context;
 use super::core::Core;
 use super::handler::{Accept, Closed, Fault, Handler, Lost};
-use super::peer::Stage;
+use super::peer::{Stage, Watch};
 use super::publication::Form;
 use super::stats::Cause;
 use super::transport::Transport;
@@ -406,7 +406,9 @@ impl<H: Handler> Pass<'_, H> {
         let now = core.deadlines.now();
         let peer = &mut core.peers[key];
         peer.last_seen = now;
-        peer.is_pinged = false;
+        if peer.watch == Watch::Pinged {
+            peer.watch = Watch::Seen;
+        }
         if ring.is_none() && peer.work.is_none() && peer.protocol.is_idle() {
             return; // The common case: nothing is left over.
         }
@@ -644,6 +646,7 @@ fn open<S>(
     let Accept {
         state,
         form,
+        has_own_pings,
         acceptance,
     } = accept;
     core.write(key, |protocol, output| {
@@ -651,6 +654,9 @@ fn open<S>(
     })?;
     core.stats.opened += 1;
     core.peers[key].state = Some(state);
+    if has_own_pings {
+        core.peers[key].watch = Watch::Off;
+    }
     core.set_form(key, form);
     begin(core, key);
     Ok(())

@@ -149,7 +149,7 @@ impl<S> Core<S> {
     pub(crate) fn close_slow(&mut self, key: usize, messages: u64) {
         self.stats.dropped_slow += messages + self.skip(key);
         let frame = CloseFrame::new(CloseCode::TRY_AGAIN_LATER, "too slow");
-        let _ = self.close(key, frame, Cause::SlowConsumer);
+        self.dismiss(key, frame, Cause::SlowConsumer);
     }
 
     /// The connection does not get what was published so far; answers how much that is.

@@ -35,6 +35,7 @@ impl Draft<'_> {
         Meta {
             kind: self.message.kind(),
             tags: self.tags(),
+            note: self.options.note.clone(),
         }
     }
 
@@ -45,6 +46,7 @@ impl Draft<'_> {
             payload_len: self.message.payload().len(),
             position: self.position,
             tags: self.tags(),
+            note: self.options.note.clone(),
         }
     }
 
@@ -322,12 +324,31 @@ impl<S> Core<S> {
         let missed = missed.map(|publications| kept(publications, position.epoch));
         // More than may wait for a connection would end with its being closed, again and again.
         let fits = |missed: &Vec<KeptPublication>| {
-            let sizes = missed.iter().map(|missed| missed.0.payload.len());
+            let sizes = missed.iter().map(KeptPublication::len);
             sizes.sum::<usize>() <= self.limits.outbox_hard
         };
         Ok(Recovery {
             position,
             publications: missed.filter(fits),
+        })
+    }
+
+    pub(crate) fn newest(
+        &mut self,
+        topic: &str,
+        since: Option<&Since<'_>>,
+    ) -> Result<Recovery, HistoryError> {
+        let now = self.millis();
+        let rules = self.history_rules(topic);
+        if !rules.is_on() {
+            return Err(HistoryError::Off);
+        }
+        let newest = self.histories.newest(topic, rules, since, now);
+        let position = newest.position;
+        let publications = newest.publications;
+        Ok(Recovery {
+            position,
+            publications: publications.map(|newest| kept(newest, position.epoch)),
         })
     }
 

@@ -375,7 +375,7 @@ mod tests {
         (1..4096).for_each(|bits| trie.insert(&pattern(bits), bits));
         let name = ["a"; 12].join(".");
         assert_eq!(found(&trie, &name), (1..4096).collect::<Vec<_>>());
-        assert_eq!(found(&trie, &format!("{name}.a")), []);
+        assert!(found(&trie, &format!("{name}.a")).is_empty());
 
         (1..4096).for_each(|bits| trie.remove(&pattern(bits)));
         assert!(trie.is_empty());
