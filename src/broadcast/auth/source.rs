@@ -188,7 +188,7 @@ fn recovered<T>(result: Result<T, PoisonError<T>>) -> T {
 }
 
 /// Where a set is.
-enum Place {
+pub(super) enum Place {
     File {
         path: PathBuf,
         /// As it was when it was read.
@@ -201,7 +201,7 @@ enum Place {
 }
 
 impl Place {
-    fn parse(place: &str) -> Result<Self, String> {
+    pub(super) fn parse(place: &str) -> Result<Self, String> {
         if place.starts_with("http://") || place.starts_with("https://") {
             return Ok(Self::Url {
                 url: place.into(),
@@ -230,7 +230,7 @@ impl Place {
     }
 
     /// Reads the set; `None` if it is known to be the same.
-    fn load(&mut self) -> Result<Option<KeySet>, String> {
+    pub(super) fn load(&mut self) -> Result<Option<KeySet>, String> {
         match self {
             Self::File { path, seen } => {
                 let mut file = File::open(path).map_err(|error| error.to_string())?;

@@ -291,8 +291,10 @@ fn keys_of_a_set_verify_by_name_and_without_one() {
             assert_eq!(of(Some("nobody")), Err(TokenError::Unknown), "{algorithm}");
         }
         // Without a secret, a set makes none of itself.
-        let token = signed("HS256", Some("r"), &json!({}));
-        assert!(is_invalid(&tokens.connection(&token, NOW)));
+        for name in ["r", "nobody"] {
+            let token = signed("HS256", Some(name), &json!({}));
+            assert!(is_invalid(&tokens.connection(&token, NOW)), "{name}");
+        }
     }
 }
 
@@ -701,7 +703,7 @@ fn expire_at_is_told_as_it_is() {
 
 #[test]
 fn info_in_base64_comes_first() {
-    let b64 = BASE64_STANDARD.encode(" {\"a\":\n1.0} ");
+    let b64 = BASE64_STANDARD.encode(" {\"a\":\r\n1.0} ");
     let claims = json!({"info": 1, "b64info": b64}).to_string();
     assert_eq!(connects(&claims).unwrap().info, r#"{"a":1.0}"#);
     assert_eq!(connects(r#"{"info":1,"b64info":""}"#).unwrap().info, "1");
@@ -964,6 +966,16 @@ fn the_algorithm_of_a_key_is_the_only_one_that_it_is_for() {
 }
 
 #[test]
+fn a_key_of_one_algorithm_does_not_verify_another() {
+    let key = Key::of_rsa_pem(&rsa_pem(&signers().rsa)).unwrap();
+    let [rs256, rs384] = ["RS256", "RS384"].map(|name| Algorithm::named(name).unwrap());
+    let signature = signature("RS256", b"m");
+    assert!(key.verifies(rs256, b"m", &signature));
+    assert!(!key.verifies(rs256, b"n", &signature));
+    assert!(!key.only(rs384).unwrap().verifies(rs256, b"m", &signature));
+}
+
+#[test]
 fn few_keys_are_tried_for_a_token_that_names_none() {
     let other = rsa_jwk(&signers().other_rsa, "o");
     let own = rsa_jwk(&signers().rsa, "own");
@@ -985,6 +997,23 @@ fn few_keys_are_tried_for_a_token_that_names_none() {
     let many: Vec<Value> = (0..100).map(|_| own.clone()).collect();
     let set = jwks::KeySet::parse(json!({"keys": many}).to_string().as_bytes()).unwrap();
     assert_eq!((set.len(), set.skipped()), (64, 36));
+}
+
+#[test]
+fn a_file_that_is_the_same_is_not_read_again() {
+    let folder = Folder::new();
+    let path = folder.put("keys.json", &set_of_all().to_string());
+    let mut place = source::Place::parse(&path).unwrap();
+    assert!(place.load().unwrap().is_some());
+    assert!(place.load().unwrap().is_none());
+    folder.put("keys.json", "half of");
+    assert!(place.load().is_err());
+    assert!(
+        place.load().is_err(),
+        "what could not be read is tried again"
+    );
+    folder.put("keys.json", r#"{"keys":[]}"#);
+    assert_eq!(place.load().unwrap().unwrap().len(), 0);
 }
 
 #[test]
