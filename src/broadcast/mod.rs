@@ -14,6 +14,7 @@ mod auth;
 mod channel;
 mod client;
 mod console;
+mod exchange;
 pub mod hooks;
 mod metrics;
 mod overview;

@@ -1,5 +1,8 @@
 //! Clients of Centrifugo's protocol.
 
+pub(super) mod codes;
 mod options;
+mod push;
 
 pub use self::options::ClientOptions;
+pub(super) use self::push::publication_json;
