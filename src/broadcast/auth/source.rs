@@ -278,3 +278,21 @@ fn agent(is_secure: bool) -> ureq::Agent {
         .build();
     config.new_agent()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wish_is_granted_once() {
+        let shared = Shared::new(KeySet::default());
+        lock(&shared.wish).is_wanted = true;
+        assert!(
+            shared.wait(Duration::MAX),
+            "it does not wait for its period"
+        );
+        assert!(!lock(&shared.wish).is_wanted);
+        lock(&shared.wish).is_over = true;
+        assert!(!shared.wait(Duration::MAX));
+    }
+}
