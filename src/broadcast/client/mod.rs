@@ -5,4 +5,4 @@ mod options;
 mod push;
 
 pub use self::options::ClientOptions;
-pub(super) use self::push::publication_json;
+pub(super) use self::push::{is_json, publication_json};
