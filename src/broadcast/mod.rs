@@ -25,23 +25,23 @@ mod rules;
 
 use stentor::protocol::http::{Request, Response};
 use stentor::{
-    Accept, Cause, CloseCode, Closed, Context, Form, Handler, Lost, Message, Output, PresenceEvent, Publication,
-    TopicOptions,
+    Accept, Cause, CloseCode, Closed, Context, Form, Handler, Lost, Message, Output, PresenceEvent,
+    Publication, TopicOptions,
 };
 
+pub use self::api::ApiOptions;
 use self::auth::Tokens;
+pub use self::auth::{TokenRules, TokenSetupError};
+pub use self::channel::{ChannelOptions, DataFormat, Permission, RecoveryMode};
+pub use self::client::{ClientKey, ClientOptions};
+use self::client::{Clients, World};
+pub use self::console::ConsoleOptions;
 use self::exchange::Exchange;
 use self::hooks::Hooks;
 use self::overview::Overview;
 use self::page::Page;
 use self::raw::{Raw, SeatId, wants_events};
 use self::route::{OWN, Route};
-pub use self::api::ApiOptions;
-pub use self::auth::{TokenRules, TokenSetupError};
-pub use self::channel::{ChannelOptions, DataFormat, Permission, RecoveryMode};
-use self::client::{Clients, World};
-pub use self::client::{ClientKey, ClientOptions};
-pub use self::console::ConsoleOptions;
 pub use self::rules::{Access, Origins, Rules, Who};
 
 /// Topics by path and by protocol.
@@ -220,7 +220,8 @@ impl Handler for Broadcast {
             Route::Topic(topic) => self.raw.upgrade(ctx, &self.rules, &topic, request),
             Route::Clients | Route::UniWebSocket => {
                 let is_uni = route == Route::UniWebSocket;
-                self.clients.upgrade(&self.rules, &*self.hooks, request, is_uni)
+                self.clients
+                    .upgrade(&self.rules, &*self.hooks, request, is_uni)
             }
             _ => Err(Response::not_found()),
         }
@@ -305,7 +306,9 @@ impl Handler for Broadcast {
 
 impl std::fmt::Debug for Broadcast {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Broadcast").field("rules", &self.rules).finish_non_exhaustive()
+        f.debug_struct("Broadcast")
+            .field("rules", &self.rules)
+            .finish_non_exhaustive()
     }
 }
 

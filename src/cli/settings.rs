@@ -54,7 +54,10 @@ impl Addresses {
     fn new(mode: Mode, rules: &Rules) -> Self {
         let access = |of: fn(&Access) -> Who| {
             let mut all = rules.channels.iter();
-            let default = all.next().map(|(_, options)| of(&options.access)).unwrap_or_default();
+            let default = all
+                .next()
+                .map(|(_, options)| of(&options.access))
+                .unwrap_or_default();
             let differs = all.any(|(_, options)| of(&options.access) != default);
             let but = if differs { " but in namespaces" } else { "" };
             format!("{}{but}", default.name())

@@ -45,9 +45,7 @@ impl Clients {
                 }
                 return Ok(());
             }
-            Method::Refresh(refresh) => {
-                ("refresh", self.refresh(ctx, world, key, &refresh)?)
-            }
+            Method::Refresh(refresh) => ("refresh", self.refresh(ctx, world, key, &refresh)?),
             Method::SubRefresh(refresh) => {
                 ("sub_refresh", self.sub_refresh(ctx, world, key, &refresh)?)
             }
@@ -153,7 +151,9 @@ impl Clients {
                 Answer::Usual => {}
                 Answer::Now(result) => {
                     let how = result.map_err(Failure::from)?;
-                    return self.publish_with(ctx, world, key, id, &publish, how).map(Some);
+                    return self
+                        .publish_with(ctx, world, key, id, &publish, how)
+                        .map(Some);
                 }
                 Answer::Later => {
                     self.wait(key, id, Method::Publish(publish));
@@ -170,7 +170,8 @@ impl Clients {
             return Err(codes::PERMISSION_DENIED.into());
         }
         let how = hooks::Publish::default();
-        self.publish_with(ctx, world, key, id, &publish, how).map(Some)
+        self.publish_with(ctx, world, key, id, &publish, how)
+            .map(Some)
     }
 
     /// A client may publish.

@@ -192,14 +192,18 @@ impl Clients {
             0
         };
         let session = Some(&*uuid).filter(|_| transport != Transport::WebSocket);
-        let result = lifetime(if self.all[key.0 as usize].is_hooked { 0 } else { connected.expire_at })
-            .text("client", &uuid)
-            .text("version", concat!("stentor ", env!("CARGO_PKG_VERSION")))
-            .json("data", &connected.data)
-            .json("subs", &subs.unwrap_or_default())
-            .number("ping", ping)
-            .flag("pong", has_pings && transport == Transport::WebSocket)
-            .text("session", session.unwrap_or_default());
+        let result = lifetime(if self.all[key.0 as usize].is_hooked {
+            0
+        } else {
+            connected.expire_at
+        })
+        .text("client", &uuid)
+        .text("version", concat!("stentor ", env!("CARGO_PKG_VERSION")))
+        .json("data", &connected.data)
+        .json("subs", &subs.unwrap_or_default())
+        .number("ping", ping)
+        .flag("pong", has_pings && transport == Transport::WebSocket)
+        .text("session", session.unwrap_or_default());
         Ok(result.end())
     }
 
@@ -353,15 +357,12 @@ fn by_token(world: &World<'_>, connect: &Connect) -> Result<Connected, Failure> 
 
 fn names_of(connected: &Connected) -> Vec<&str> {
     let subs = connected.subs.iter().map(|(channel, _)| channel.as_str());
-    subs.chain(connected.channels.iter().map(String::as_str)).collect()
+    subs.chain(connected.channels.iter().map(String::as_str))
+        .collect()
 }
 
 /// The channels that a client is subscribed to when it connects, each once.
-fn wanted(
-    rules: &Rules,
-    connect: &Connect,
-    connected: &Connected,
-) -> Result<Vec<Wanted>, Failure> {
+fn wanted(rules: &Rules, connect: &Connect, connected: &Connected) -> Result<Vec<Wanted>, Failure> {
     let mut wanted: Vec<Wanted> = Vec::new();
     let mut add = |channel: &str, grant: Subscribed, is_granted| {
         if !wanted.iter().any(|one| one.channel == channel) {

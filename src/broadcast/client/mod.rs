@@ -491,7 +491,7 @@ impl Clients {
             dues.set(key.0, due, 0);
         }
         self.leave_user(key);
-        let code = CloseCode::from(*code);
+        let code = CloseCode::new(*code);
         let _ = ctx.close_connection(id, code, reason);
     }
 
@@ -699,7 +699,10 @@ impl Clients {
             let topic = &rules.options_of(channel).topic;
             topic.slow != stentor::SlowPolicy::Disconnect || topic.max_age.is_some()
         };
-        let concerned = client.subs.iter().filter(|sub| sub.is_positioned && drops(&sub.channel));
+        let concerned = client
+            .subs
+            .iter()
+            .filter(|sub| sub.is_positioned && drops(&sub.channel));
         let concerned: Vec<(Box<str>, bool)> = concerned
             .map(|sub| (sub.channel.clone(), sub.is_server_side))
             .collect();

@@ -89,7 +89,11 @@ fn data_json(publication: &Publication<'_>, json: &mut Vec<u8>) {
         }
         MessageKind::Text if publication.note.is_some() || is_json(payload) => {
             // A line feed in JSON is only whitespace.
-            json.extend(payload.iter().filter(|&&byte| byte != b'\n' && byte != b'\r'));
+            json.extend(
+                payload
+                    .iter()
+                    .filter(|&&byte| byte != b'\n' && byte != b'\r'),
+            );
         }
         MessageKind::Text => {
             let text = String::from_utf8_lossy(payload);
@@ -120,7 +124,7 @@ pub(in crate::broadcast) fn farewell(
         std::borrow::Cow::Borrowed(reason) => reason,
         std::borrow::Cow::Owned(_) => "",
     };
-    Some((CloseCode::from(end.code), reason))
+    Some((CloseCode::new(end.code), reason))
 }
 
 /// The inside of a push that announces an end.

@@ -118,7 +118,9 @@ impl Client {
     }
 
     pub(super) fn is_waiting(&self) -> bool {
-        self.rare.as_ref().is_some_and(|rare| rare.waiting.is_some())
+        self.rare
+            .as_ref()
+            .is_some_and(|rare| rare.waiting.is_some())
     }
 
     /// What others learn of it: its id comes first, which is how it is found again.

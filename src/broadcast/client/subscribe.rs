@@ -106,7 +106,9 @@ impl Clients {
         let options = world.rules.options_of(channel);
         if !subscribe.token.is_empty() {
             let grant = self.by_token(world, key, channel, &subscribe.token)?;
-            return self.subscribe_with(ctx, world, key, id, &subscribe, &grant).map(Some);
+            return self
+                .subscribe_with(ctx, world, key, id, &subscribe, &grant)
+                .map(Some);
         }
         let is_insecure = world.rules.client.insecure;
         if name.is_private && !is_insecure {
@@ -141,7 +143,8 @@ impl Clients {
             return Err(codes::PERMISSION_DENIED.into());
         }
         let grant = Subscribed::default();
-        self.subscribe_with(ctx, world, key, id, &subscribe, &grant).map(Some)
+        self.subscribe_with(ctx, world, key, id, &subscribe, &grant)
+            .map(Some)
     }
 
     /// What a token says of a channel.
@@ -208,8 +211,7 @@ impl Clients {
         let may_read = options.see_history.allows(&client.user, true) || rules.client.insecure;
         let keeps = options.keeps_history();
         let is_recoverable = keeps
-            && (effective.recovers
-                || request.recoverable && (options.allow_recovery || may_read));
+            && (effective.recovers || request.recoverable && (options.allow_recovery || may_read));
         let is_positioned = is_recoverable
             || keeps
                 && (effective.is_positioned
@@ -235,7 +237,10 @@ impl Clients {
         } else {
             String::new()
         };
-        if ctx.subscribe_connection_as(id, channel, info.as_bytes()).is_err() {
+        if ctx
+            .subscribe_connection_as(id, channel, info.as_bytes())
+            .is_err()
+        {
             return Err(codes::LIMIT_EXCEEDED.into());
         }
         let sees = options.see_presence.allows(&client.user, true) || rules.client.insecure;
@@ -381,7 +386,10 @@ fn past(
             reverse: false,
         };
         return Past {
-            position: ctx.history(channel, &nothing).ok().map(|history| history.position),
+            position: ctx
+                .history(channel, &nothing)
+                .ok()
+                .map(|history| history.position),
             was_recovering: request.since.is_some(),
             ..Past::default()
         };
@@ -398,9 +406,7 @@ fn past(
     let Ok(recovery) = recovery else {
         return Past::default();
     };
-    let size = |publication: &KeptPublication| {
-        publication.view(channel).message.payload().len()
-    };
+    let size = |publication: &KeptPublication| publication.view(channel).message.payload().len();
     // A reply that is larger than what may wait for the client would end it each time.
     let fits = |all: &Vec<KeptPublication>| all.iter().map(size).sum::<usize>() <= rules.most_past;
     Past {

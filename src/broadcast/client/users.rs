@@ -88,7 +88,9 @@ impl Clients {
         };
         if !user.is_empty() {
             let keys = self.users.of(user).iter().copied();
-            return keys.filter(|key| is_meant(&self.all[key.0 as usize])).collect();
+            return keys
+                .filter(|key| is_meant(&self.all[key.0 as usize]))
+                .collect();
         }
         let all = self.all.iter();
         let anonymous = all.filter(|(_, one)| one.user.is_empty() && is_meant(one));
@@ -138,9 +140,14 @@ impl Clients {
         channel: &str,
     ) {
         for key in self.select(selection) {
-            let named = self.all[key.0 as usize].subs.iter().map(|sub| sub.channel.clone());
+            let named = self.all[key.0 as usize]
+                .subs
+                .iter()
+                .map(|sub| sub.channel.clone());
             // Without a name it is all of them.
-            let named: Vec<_> = named.filter(|one| channel.is_empty() || &**one == channel).collect();
+            let named: Vec<_> = named
+                .filter(|one| channel.is_empty() || &**one == channel)
+                .collect();
             for channel in named {
                 self.drop_sub(ctx, key, &channel);
                 let inside = push::unsubscribe(&channel, 2000, "server unsubscribe");
