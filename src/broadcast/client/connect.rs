@@ -167,7 +167,7 @@ impl Clients {
         // Those who came together are not pinged together: the first time is between a half and a
         // whole interval away.
         let interval = ticks(options.ping_interval).max(2);
-        let spread = u64::from(client.uuid.first()) * u64::from(interval / 2) >> 8;
+        let spread = (u64::from(client.uuid.first()) * u64::from(interval / 2)) >> 8;
         client.ping_at = tick + interval - spread as Tick;
         let uuid = client.uuid.text();
         let (transport, has_pings) = (client.transport, client.has_pings);

@@ -562,7 +562,7 @@ impl Clients {
                 .and_then(|grant| self.subscribe_with(ctx, world, key, id, &subscribe, &grant)),
             (Method::Publish(publish), Outcomes::Publish(result)) => result
                 .map_err(Failure::from)
-                .and_then(|how| self.publish_with(ctx, world, key, id, &publish, how)),
+                .and_then(|how| self.publish_with(ctx, world, key, id, &publish, &how)),
             (Method::Rpc(_), Outcomes::Rpc(result)) => result
                 .map_err(Failure::from)
                 .map(|returned| self.returned(id, &returned)),
@@ -836,9 +836,4 @@ fn headers(hooks: &dyn Hooks, request: &Request<'_>) -> Box<[(Box<str>, Box<str>
         Some((name.as_str().into(), value.into()))
     });
     wanted.collect()
-}
-
-/// The form of a publication to clients of here, as the engine ends them.
-pub(super) fn is_bidirectional(form: Form) -> bool {
-    form == push::PUSH
 }
