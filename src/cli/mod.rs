@@ -58,7 +58,10 @@ pub(crate) fn run(flags: Result<Flags, clap::Error>) -> ExitCode {
         config, addresses, ..
     } = settings;
     let ended = match settings.mode {
-        Mode::Serve => serve(&addresses, config, Broadcast::new(settings.rules)),
+        Mode::Serve => match Broadcast::new(settings.rules) {
+            Ok(broadcast) => serve(&addresses, config, broadcast),
+            Err(error) => Err(Failure::Setup(SetupError::new(error.key, error.problem))),
+        },
         Mode::Echo => serve(&addresses, config, Echo),
     };
     logs.finish();

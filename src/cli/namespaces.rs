@@ -80,9 +80,9 @@ fn once<T>(place: &mut Option<T>, value: T) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use stentor::broadcast::Who;
     use std::time::Duration;
     use stentor::SlowPolicy;
+    use stentor::broadcast::Who;
 
     #[test]
     fn a_namespace_is_a_name_and_what_holds_in_it() {

@@ -11,7 +11,7 @@ use super::SetupError;
 use super::flags::{Command, Flags, LimitFlags, TimeoutFlags, TopicFlags};
 use super::namespaces::NamespaceFlag;
 use super::open_files::RESERVED;
-use stentor::broadcast::{Access, ChannelOptions, Origins, Rules, Who};
+use stentor::broadcast::{Access, ChannelOptions, ClientOptions, Origins, Rules, Who};
 
 /// What is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,10 @@ impl Addresses {
     fn new(mode: Mode, rules: &Rules) -> Self {
         let access = |of: fn(&Access) -> Who| {
             let mut all = rules.channels.iter();
-            let default = all.next().map(|(_, options)| of(&options.access)).unwrap_or_default();
+            let default = all
+                .next()
+                .map(|(_, options)| of(&options.access))
+                .unwrap_or_default();
             let differs = all.any(|(_, options)| of(&options.access) != default);
             let but = if differs { " but in namespaces" } else { "" };
             format!("{}{but}", default.name())
@@ -156,6 +159,10 @@ fn rules(config: &Config, flags: &Flags) -> Result<Rules, SetupError> {
         overview: flags.doors.overview.unwrap_or(locally),
         // Half of what may wait for a connection: the rest is for what comes meanwhile.
         most_past: config.limits.outbox_hard / 2,
+        client: ClientOptions {
+            allow_anonymous_connect_without_token: true,
+            ..ClientOptions::default()
+        },
         ..Rules::default()
     })
 }
