@@ -129,6 +129,18 @@ impl Broadcast {
             _ => &["GET", "HEAD", "OPTIONS"],
         };
         match (route, request.method()) {
+            (Route::Api(method), _) => {
+                self.rules.origins.check(request)?;
+                let (clients, exchange) = (&mut self.clients, &mut self.exchange);
+                Ok(api::answer(
+                    clients,
+                    exchange,
+                    ctx,
+                    &self.rules,
+                    method,
+                    request,
+                ))
+            }
             (_, "OPTIONS") => Ok(self.tell_methods(methods)),
             (Route::Topic(topic), "POST") => self.post(ctx, &topic, request),
             (Route::Topic(topic), "GET") if wants_events(request) => {
@@ -161,7 +173,7 @@ impl Broadcast {
         request: &'r Request<'_>,
     ) -> Result<Route<'r>, Response> {
         let route = Route::of(request.path())?;
-        let is_for_admins = matches!(route, Route::Health | Route::Metrics);
+        let is_for_admins = matches!(route, Route::Health | Route::Metrics | Route::Api(_));
         match self.rules.first_admin {
             Some(first) if is_for_admins != (ctx.endpoint() >= Some(first)) => {
                 Err(Response::not_found())
