@@ -118,6 +118,11 @@ impl Clients {
                 self.fail(ctx, key, id, failure);
                 self.flush(ctx, key);
                 let now = ctx.now();
+                // It may have been let in by half.
+                let subs = std::mem::take(&mut self.all[key.0 as usize].subs);
+                for sub in subs {
+                    self.leave_channel(ctx, key, &sub.channel);
+                }
                 let client = &mut self.all[key.0 as usize];
                 client.stage = Stage::Over;
                 if let Some(dues) = &mut self.dues {

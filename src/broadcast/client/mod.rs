@@ -79,9 +79,9 @@ pub(super) struct Clients {
 pub(super) struct ClientCounts {
     pub(super) connected: u64,
     pub(super) subscribed: u64,
-    /// By code.
+    /// By code; clients choose none.
     pub(super) errors: HashMap<u32, u64>,
-    /// By code.
+    /// ...as well.
     pub(super) disconnects: HashMap<u16, u64>,
     pub(super) recovered: u64,
     pub(super) unrecovered: u64,

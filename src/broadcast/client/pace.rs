@@ -2,7 +2,7 @@
 
 use stentor::{Context, Message};
 
-use super::dues::{self, ticks};
+use super::dues::{self, Tick, ticks};
 use super::state::{ClientKey, Stage, Transport};
 use super::{Clients, World, codes, connect};
 use crate::broadcast::{CLIENT_TIMER, Place, Rules};
@@ -107,7 +107,7 @@ impl Clients {
             Stage::Fresh => client.since + ticks(rules.client.stale_close_delay),
             Stage::Connected => {
                 let expiry = connect::expiry(client, rules, tick);
-                let ping = Some(client.ping_at).filter(|&at| at != 0);
+                let ping = Some(client.ping_at).filter(|&at| at != Tick::MAX);
                 expiry.into_iter().chain(ping).min().unwrap_or(0)
             }
         };

@@ -270,7 +270,17 @@ impl Clients {
             return;
         };
         client.subs.swap_remove(index);
-        let id = client.id;
+        self.leave_channel(ctx, key, channel);
+    }
+
+    /// The engine does not serve it to a client any more.
+    pub(super) fn leave_channel(
+        &self,
+        ctx: &mut Context<'_, Place>,
+        key: ClientKey,
+        channel: &str,
+    ) {
+        let id = self.all[key.0 as usize].id;
         // Its own leave is nothing that it is told.
         ctx.unsubscribe_connection(id, &beside(channel));
         ctx.unsubscribe_connection(id, channel);
