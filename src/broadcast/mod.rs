@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! request ─▶ route ─┬▶ rules ─▶ raw: a topic as it is
+//!                   ├▶ api
 //!                   └▶ page, overview, metrics
 //! ```
 
@@ -129,6 +130,7 @@ impl Broadcast {
             _ => &["GET", "HEAD", "OPTIONS"],
         };
         match (route, request.method()) {
+            (Route::Api(method), _) => Ok(self.api(ctx, method, request)),
             (_, "OPTIONS") => Ok(self.tell_methods(methods)),
             (Route::Topic(topic), "POST") => self.post(ctx, &topic, request),
             (Route::Topic(topic), "GET") if wants_events(request) => {
@@ -188,6 +190,16 @@ impl Broadcast {
     ) -> Result<Response, Response> {
         self.rules.origins.check(request)?;
         self.raw.stream(ctx, &self.rules, topic, request)
+    }
+
+    fn api(
+        &mut self,
+        ctx: &mut Context<'_, Place>,
+        method: &str,
+        request: &Request<'_>,
+    ) -> Response {
+        let (clients, exchange) = (&mut self.clients, &mut self.exchange);
+        api::answer(clients, exchange, ctx, &self.rules, method, request)
     }
 
     fn tell_methods(&self, methods: &[&str]) -> Response {

@@ -21,8 +21,6 @@ use super::client::codes::METHOD_NOT_FOUND;
 use super::exchange::Exchange;
 use super::{Place, Rules, json, not_allowed};
 
-pub(super) use self::key::is_same;
-
 /// Who uses the HTTP API, and how it answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ApiOptions {
