@@ -6,7 +6,6 @@
 //!
 //! ```text
 //! request ─▶ route ─┬▶ rules ─▶ raw: a topic as it is
-//!                   ├▶ api
 //!                   └▶ page, overview, metrics
 //! ```
 
@@ -130,7 +129,18 @@ impl Broadcast {
             _ => &["GET", "HEAD", "OPTIONS"],
         };
         match (route, request.method()) {
-            (Route::Api(method), _) => Ok(self.api(ctx, method, request)),
+            (Route::Api(method), _) => {
+                self.rules.origins.check(request)?;
+                let (clients, exchange) = (&mut self.clients, &mut self.exchange);
+                Ok(api::answer(
+                    clients,
+                    exchange,
+                    ctx,
+                    &self.rules,
+                    method,
+                    request,
+                ))
+            }
             (_, "OPTIONS") => Ok(self.tell_methods(methods)),
             (Route::Topic(topic), "POST") => self.post(ctx, &topic, request),
             (Route::Topic(topic), "GET") if wants_events(request) => {
@@ -163,7 +173,7 @@ impl Broadcast {
         request: &'r Request<'_>,
     ) -> Result<Route<'r>, Response> {
         let route = Route::of(request.path())?;
-        let is_for_admins = matches!(route, Route::Health | Route::Metrics);
+        let is_for_admins = matches!(route, Route::Health | Route::Metrics | Route::Api(_));
         match self.rules.first_admin {
             Some(first) if is_for_admins != (ctx.endpoint() >= Some(first)) => {
                 Err(Response::not_found())
@@ -190,16 +200,6 @@ impl Broadcast {
     ) -> Result<Response, Response> {
         self.rules.origins.check(request)?;
         self.raw.stream(ctx, &self.rules, topic, request)
-    }
-
-    fn api(
-        &mut self,
-        ctx: &mut Context<'_, Place>,
-        method: &str,
-        request: &Request<'_>,
-    ) -> Response {
-        let (clients, exchange) = (&mut self.clients, &mut self.exchange);
-        api::answer(clients, exchange, ctx, &self.rules, method, request)
     }
 
     fn tell_methods(&self, methods: &[&str]) -> Response {
