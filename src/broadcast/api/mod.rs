@@ -21,8 +21,6 @@ use super::client::codes::METHOD_NOT_FOUND;
 use super::exchange::Exchange;
 use super::{Place, Rules, json, not_allowed};
 
-pub(super) use self::key::is_same;
-
 /// Who uses the HTTP API, and how it answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ApiOptions {
@@ -46,7 +44,8 @@ impl ApiOptions {
     }
 }
 
-/// Answers a request to the API; `method` is what the path ends with.
+/// Answers a request to the API; `method` is what the path ends with. Whose pages may use the server
+/// was judged before.
 pub(super) fn answer(
     clients: &mut Clients,
     exchange: &mut Exchange,
@@ -89,10 +88,6 @@ fn admit(rules: &Rules, method: &str, request: &Request<'_>) -> Result<(), Respo
     }
     if request.method() != "POST" {
         return Err(not_allowed(&["POST"]));
-    }
-    if rules.api.insecure {
-        // Otherwise any page that somebody on this machine looks at could use it.
-        return rules.origins.check(request);
     }
     key::check(&rules.api, request)
 }

@@ -3,7 +3,6 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::broadcast::Origins;
 use crate::broadcast::exchange::tests::rules;
 use stentor::{Config, Endpoint, Handler, Server};
 
@@ -34,13 +33,10 @@ struct Api(Server<Alone>);
 
 impl Api {
     fn new(options: ApiOptions) -> Self {
-        Self::with(Rules {
+        let rules = Rules {
             api: options,
             ..rules()
-        })
-    }
-
-    fn with(rules: Rules) -> Self {
+        };
         let mut config = Config::listen(["127.0.0.1:0".parse().unwrap()]);
         rules.configure(&mut config);
         let application = Alone {
@@ -151,25 +147,6 @@ fn without_a_key_there_is_no_api() {
         }
     }
     assert_eq!(Api::open().status("POST /api/info", "", "{}"), 200);
-}
-
-#[test]
-fn pages_of_other_origins_do_not_use_an_open_api() {
-    let mut api = Api::with(Rules {
-        origins: Origins::new(vec!["https://a".into()]),
-        api: ApiOptions {
-            insecure: true,
-            ..ApiOptions::default()
-        },
-        ..rules()
-    });
-    for (fields, status) in [
-        ("", 200),
-        ("Origin: https://a\r\n", 200),
-        ("Origin: https://b\r\n", 403),
-    ] {
-        assert_eq!(api.status("POST /api/info", fields, "{}"), status);
-    }
 }
 
 #[test]
