@@ -28,7 +28,7 @@ impl Users {
 }
 
 /// Some connections of a user; what is empty does not narrow it.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::broadcast) struct Selection<'a> {
     pub(in crate::broadcast) user: &'a str,
     pub(in crate::broadcast) client: &'a str,
