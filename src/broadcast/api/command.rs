@@ -11,7 +11,7 @@ use serde::de::Error as _;
 use serde_json::value::RawValue;
 
 use super::super::client::codes::{BAD_REQUEST, Disconnect, ErrorReply, FORCED};
-use super::super::client::{Selection, is_json};
+use super::super::client::{Selection, is_json, one_line};
 use super::super::exchange::{Draft, HistoryQuery};
 use super::super::hooks::{Overrides, Subscribed};
 
@@ -180,11 +180,6 @@ fn either_json(json: Option<&RawValue>, base64: &str) -> Result<String, ErrorRep
         return Err(BAD_REQUEST);
     }
     Ok(one_line(text))
-}
-
-/// A line feed in JSON is only whitespace.
-fn one_line(json: &str) -> String {
-    json.replace(['\n', '\r'], "")
 }
 
 /// The connections that are meant by a user, a client and a session.

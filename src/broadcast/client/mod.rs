@@ -37,7 +37,7 @@ use stentor::{Accept, CloseCode, ConnectionId, Context, Lost, Message, PresenceE
 use self::codes::{Disconnect, ErrorReply};
 use self::command::{Command, Method};
 use self::dues::Dues;
-pub(super) use self::json::Object;
+pub(super) use self::json::{Object, one_line};
 pub use self::options::ClientOptions;
 pub(super) use self::push::{encode, farewell, is_json, is_own, publication_json};
 use self::query::{Query, bad_request, headers};
