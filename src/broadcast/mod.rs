@@ -29,15 +29,15 @@ use stentor::{
     TopicOptions,
 };
 
-use self::overview::Overview;
-use self::page::Page;
-use self::raw::{Raw, SeatId, wants_events};
-use self::route::{OWN, Route};
 pub use self::api::ApiOptions;
 pub use self::auth::{TokenRules, TokenSetupError};
 pub use self::channel::{ChannelOptions, DataFormat, Permission, RecoveryMode};
 pub use self::client::ClientOptions;
 pub use self::console::ConsoleOptions;
+use self::overview::Overview;
+use self::page::Page;
+use self::raw::{Raw, SeatId, wants_events};
+use self::route::{OWN, Route};
 pub use self::rules::{Access, Origins, Rules, Who};
 
 /// Topics by path, with a page to try them.
@@ -86,7 +86,7 @@ impl Broadcast {
             _ => &["GET", "HEAD", "OPTIONS"],
         };
         match (route, request.method()) {
-            (_, "OPTIONS") => Ok(self.tell_methods(methods)),
+            (_, "OPTIONS") => Ok(self.tell_methods(request, methods)),
             (Route::Topic(topic), "POST") => self.post(ctx, &topic, request),
             (Route::Topic(topic), "GET") if wants_events(request) => {
                 self.stream(ctx, &topic, request)
@@ -139,9 +139,9 @@ impl Broadcast {
         self.raw.stream(ctx, &self.rules, topic, request)
     }
 
-    fn tell_methods(&self, methods: &[&str]) -> Response {
+    fn tell_methods(&self, request: &Request<'_>, methods: &[&str]) -> Response {
         let response = with(Response::new(204), &[("Allow", &methods.join(", "))]);
-        if !self.rules.origins.is_some() {
+        if !self.rules.origins.admits(request) {
             return response;
         }
         // What a page of another origin may send (Fetch §3.3.3).

@@ -79,8 +79,8 @@ pub(super) enum Command {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Who may")]
 pub(super) struct DoorFlags {
-    /// An origin whose pages may use the server, as browsers say it, or * for all; may be repeated.
-    /// Without it any page may connect, and none may read a response
+    /// An origin whose pages may use the server, such as https://*.example.com, or * for all; may be
+    /// repeated. Pages of the server's own origin always may; without this, those of localhost too
     #[arg(long, global = true, value_name = "ORIGIN", value_delimiter = ',', value_parser = origin)]
     #[arg(env = "STENTOR_ALLOW_ORIGIN", hide_env = true)]
     pub(super) allow_origin: Vec<String>,
