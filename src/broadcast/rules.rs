@@ -64,6 +64,9 @@ pub struct Rules {
     pub tokens: TokenRules,
     /// Those with which they subscribe; without rules of their own, the same.
     pub subscription_tokens: Option<TokenRules>,
+    /// The hooks are asked of subscriptions and publications only where the namespace says so;
+    /// otherwise of all.
+    pub asks_by_namespace: bool,
     /// Who uses the HTTP API.
     pub api: ApiOptions,
     /// Who sees the console.
