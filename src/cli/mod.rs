@@ -8,7 +8,9 @@
 
 mod choice;
 mod echo;
+mod file;
 mod flags;
+mod keys;
 mod log;
 mod logged;
 mod namespaces;
@@ -16,6 +18,7 @@ mod open_files;
 mod settings;
 mod signals;
 mod units;
+mod values;
 
 use std::fmt;
 use std::io::{self, Write};

@@ -3,20 +3,24 @@
 use std::fmt;
 use std::time::Duration;
 
-use stentor::topic::{NamespaceId, Namespaces};
-use stentor::{Config, Endpoint, TopicOptions};
+use stentor::broadcast::hooks::HttpHookRules;
+use stentor::broadcast::{Access, ChannelOptions, Origins, Rules, Who};
+use stentor::{Config, Endpoint};
 use tracing::level_filters::LevelFilter;
 
 use super::SetupError;
-use super::flags::{Command, Flags, LimitFlags, TimeoutFlags, TopicFlags};
-use super::namespaces::NamespaceFlag;
+use super::file::{File, Section};
+use super::flags::{Command, Flags, LimitFlags, TimeoutFlags};
+use super::keys::Draft;
+use super::namespaces::{self, NamespaceFlag};
 use super::open_files::RESERVED;
-use stentor::broadcast::{Access, ChannelOptions, Origins, Rules, Who};
 
 /// What is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     Serve,
+    /// What would be served, is only decided.
+    Check,
     Echo,
 }
 
@@ -27,7 +31,7 @@ impl Mode {
         match self {
             // What chats, prices and events need. A message is copied to each slow subscriber's
             // outbox by reference only, but held as long as the slowest takes.
-            Self::Serve => config.protocol.max_message_size = 64 << 10,
+            Self::Serve | Self::Check => config.protocol.max_message_size = 64 << 10,
             // Whatever a conformance suite sends: messages of 16 MiB, in fragments down to 16
             // bytes, with pauses in which nothing may come from this side but what is asked for.
             Self::Echo => {
@@ -73,16 +77,16 @@ impl Addresses {
         let is_admin = self.first_admin.is_some_and(|first| index >= first);
         let access = &self.access;
         match (self.mode, endpoint) {
-            (Mode::Serve, Endpoint::Tcp(address)) if is_admin => {
+            (Mode::Serve | Mode::Check, Endpoint::Tcp(address)) if is_admin => {
                 format!("answers /livez, /readyz and /metrics at http://{address}/")
             }
-            (Mode::Serve, Endpoint::Unix(_)) if is_admin => {
+            (Mode::Serve | Mode::Check, Endpoint::Unix(_)) if is_admin => {
                 format!("answers /livez, /readyz and /metrics at {endpoint}")
             }
-            (Mode::Serve, Endpoint::Tcp(address)) => {
+            (Mode::Serve | Mode::Check, Endpoint::Tcp(address)) => {
                 format!("serves http://{address}/ and ws://{address}/t/NAME {access}")
             }
-            (Mode::Serve, Endpoint::Unix(_)) => format!("serves {endpoint} {access}"),
+            (Mode::Serve | Mode::Check, Endpoint::Unix(_)) => format!("serves {endpoint} {access}"),
             (Mode::Echo, Endpoint::Tcp(address)) => format!("echoes at ws://{address}/"),
             (Mode::Echo, Endpoint::Unix(_)) => format!("echoes at {endpoint}"),
         }
@@ -95,6 +99,7 @@ pub(super) struct Settings {
     pub(super) mode: Mode,
     pub(super) config: Config,
     pub(super) rules: Rules,
+    pub(super) hooks: HttpHookRules,
     pub(super) addresses: Addresses,
     pub(super) log_level: LevelFilter,
 }
@@ -104,30 +109,51 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// A value that cannot be used, or does not go with another, by its key.
+    /// All values of the file that cannot be used, a line each; or the first value that cannot be
+    /// used, or does not go with another, by its key.
     pub(super) fn resolve(flags: &Flags, most_connections: usize) -> Result<Self, SetupError> {
+        let file = flags.config.as_deref().map(File::open).transpose()?;
+        let file = file.unwrap_or_default();
         let mode = match flags.command {
             None | Some(Command::Serve) => Mode::Serve,
+            Some(Command::Check) => Mode::Check,
             Some(Command::Echo) => Mode::Echo,
         };
-        let mut config = mode.config();
-        config.listen.clone_from(&flags.listen);
-        if config.listen.is_empty() {
-            config.listen = vec![Endpoint::Tcp(([127, 0, 0, 1], 9001).into())];
+        if mode == Mode::Echo && file.is_some() {
+            return Err(SetupError::new("config", "`echo` has none; use its flags"));
         }
-        config.limits.max_connections = most_connections;
-        set_limits(&mut config, &flags.limits);
-        set_timeouts(&mut config, &flags.timeouts);
-        if mode == Mode::Serve {
-            // A message is as large whichever way it comes.
-            config.protocol.http.max_body_size = config.protocol.max_message_size;
-        }
-        let mut rules = rules(&config, flags)?;
-        set_topics(&mut rules, flags)?;
+        file.read(|root| Self::decide(mode, flags, root, most_connections))?
+    }
+
+    fn decide(
+        mode: Mode,
+        flags: &Flags,
+        root: &Section<'_>,
+        most_connections: usize,
+    ) -> Result<Self, SetupError> {
+        let mut draft = Draft {
+            config: mode.config(),
+            ..Draft::default()
+        };
+        draft.config.limits.max_connections = most_connections;
+        draft.read(root);
+        set_listen(&mut draft, flags);
+        set_limits(&mut draft.config, &flags.limits);
+        set_timeouts(&mut draft.config, &flags.timeouts);
+        fit_topics(&mut draft, flags.limits.max_topics_per_connection)?;
+        let usual = set_doors(&mut draft, flags, root.is_some());
+        draft.channels(root, usual.clone(), &flags.topics);
+        let Draft {
+            mut config,
+            mut rules,
+            ..
+        } = draft;
+        set_namespaces(&mut rules, &usual, flags)?;
+        set_sizes(&mut rules, &mut config, mode);
         rules.configure(&mut config);
-        if mode == Mode::Serve && !flags.admin_listen.is_empty() {
+        if mode != Mode::Echo && !draft.admin_listen.is_empty() {
             rules.first_admin = Some(config.listen.len());
-            config.listen.extend_from_slice(&flags.admin_listen);
+            config.listen.append(&mut draft.admin_listen);
         }
         check(&config, most_connections)?;
         Ok(Self {
@@ -135,80 +161,123 @@ impl Settings {
             addresses: Addresses::new(mode, &rules),
             config,
             rules,
-            log_level: log_level(flags),
+            hooks: draft.hooks,
+            log_level: log_level(flags, draft.log_level),
         })
     }
 }
 
-/// Who may do what, but for topics with rules of their own.
-fn rules(config: &Config, flags: &Flags) -> Result<Rules, SetupError> {
-    let locally = Who::locally(&config.listen);
-    let usual = ChannelOptions {
+fn set_listen(draft: &mut Draft, flags: &Flags) {
+    let listen = &mut draft.config.listen;
+    *listen = match flags.listen.is_empty() {
+        true => std::mem::take(&mut draft.listen),
+        false => flags.listen.clone(),
+    };
+    if listen.is_empty() {
+        *listen = vec![Endpoint::Tcp(([127, 0, 0, 1], 9001).into())];
+    }
+    if !flags.admin_listen.is_empty() {
+        draft.admin_listen.clone_from(&flags.admin_listen);
+    }
+}
+
+/// Decides who gets in where nothing is said; answers what holds for channels then.
+///
+/// Where tokens, keys or hooks say who does what, nobody does anything without them. Else nobody
+/// but strangers has to be kept out, and who tries stentor on one machine needs no file.
+fn set_doors(draft: &mut Draft, flags: &Flags, has_file: bool) -> ChannelOptions {
+    let is_guarded = draft.is_guarded();
+    let locally = match is_guarded {
+        true => Who::Nobody,
+        false => Who::locally(&draft.config.listen),
+    };
+    let rules = &mut draft.rules;
+    if !has_file && locally == Who::Anyone {
+        rules.client.allow_anonymous_connect_without_token = true;
+        rules.console.enabled = true;
+    }
+    rules.overview = flags.doors.overview.or(draft.overview).unwrap_or(locally);
+    if !flags.doors.allow_origin.is_empty() {
+        rules.origins = Origins::new(flags.doors.allow_origin.clone());
+    }
+    let mut usual = ChannelOptions {
         access: Access {
             publish: locally,
-            subscribe: Who::Anyone,
+            subscribe: if is_guarded { Who::Nobody } else { Who::Anyone },
         },
         ..ChannelOptions::default()
     };
-    Ok(Rules {
-        channels: Namespaces::new(channel_options(&usual, &flags.topics)?),
-        origins: Origins::new(flags.doors.allow_origin.clone()),
-        overview: flags.doors.overview.unwrap_or(locally),
-        // Half of what may wait for a connection: the rest is for what comes meanwhile.
-        most_past: config.limits.outbox_hard / 2,
-        ..Rules::default()
-    })
+    namespaces::overlay(&mut usual, &flags.topics);
+    usual
 }
 
-/// The rules of topics, and of namespaces, in which the others hold for what they do not say.
-fn set_topics(rules: &mut Rules, flags: &Flags) -> Result<(), SetupError> {
-    let default = rules.channels.get(NamespaceId::DEFAULT).clone();
-    for NamespaceFlag { name, options } in &flags.namespaces.namespace {
+/// The namespaces of the command line: what is said of all topics holds where they say nothing, or
+/// what the file says of the same namespace.
+fn set_namespaces(
+    rules: &mut Rules,
+    usual: &ChannelOptions,
+    flags: &Flags,
+) -> Result<(), SetupError> {
+    let of_file = rules.channels.clone();
+    for (index, NamespaceFlag { name, options }) in flags.namespaces.namespace.iter().enumerate() {
         let wrong = |problem: &dyn fmt::Display| {
             let name = name.escape_debug();
             SetupError::new("namespace", format_args!("`{name}`: {problem}"))
         };
-        let of_name = channel_options(&default, options).map_err(|error| wrong(&error))?;
-        let inserted = rules.channels.insert(name, of_name);
-        inserted.map_err(|error| wrong(&error))?;
+        let mut earlier = flags.namespaces.namespace[..index].iter();
+        let is_repeated = earlier.any(|other| other.name == *name);
+        let known = of_file.names().find(|(_, known)| known == name);
+        let known = known.filter(|_| !is_repeated);
+        let mut of_name = known.map_or(usual, |(id, _)| of_file.get(id)).clone();
+        namespaces::overlay(&mut of_name, options);
+        if let Some((key, problem)) = namespaces::contradiction(&of_name) {
+            let key = key.replace('_', "-");
+            return Err(wrong(&format_args!("{key}: {problem}")));
+        }
+        match known {
+            Some((id, _)) => *rules.channels.get_mut(id) = of_name,
+            None => {
+                let inserted = rules.channels.insert(name, of_name);
+                inserted.map_err(|error| wrong(&error))?;
+            }
+        }
     }
     Ok(())
 }
 
-fn channel_options(
-    default: &ChannelOptions,
-    flags: &TopicFlags,
-) -> Result<ChannelOptions, SetupError> {
-    let access = default.access;
-    Ok(ChannelOptions {
-        topic: topic_options(&default.topic, flags)?,
-        access: Access {
-            publish: flags.publish.unwrap_or(access.publish),
-            subscribe: flags.subscribe.unwrap_or(access.subscribe),
-        },
-        presence: flags.presence.unwrap_or(default.presence),
-        ..default.clone()
-    })
+/// A client has a topic for each channel and another one for who comes and goes there, and so the
+/// limits of both go together.
+fn fit_topics(draft: &mut Draft, flag: Option<usize>) -> Result<(), SetupError> {
+    let limit = &mut draft.rules.client.channel_limit;
+    let topics = &mut draft.config.limits.max_topics_per_connection;
+    let needed = |channels: usize| channels.saturating_mul(2).saturating_add(OTHER_TOPICS);
+    let said = flag.or(draft.max_topics_per_connection);
+    *limit = match (said, draft.channel_limit) {
+        (_, Some(channels)) => channels,
+        (Some(topics), None) => (topics.saturating_sub(OTHER_TOPICS) / 2).min(*limit),
+        (None, None) => *limit,
+    };
+    *topics = said.unwrap_or(needed(*limit));
+    if draft.channel_limit.is_some() && *topics < needed(*limit) {
+        let problem = format!(
+            "{topics} is too few for a client.channel_limit of {limit}; {} are enough",
+            needed(*limit)
+        );
+        return Err(SetupError::new("max-topics-per-connection", problem));
+    }
+    Ok(())
 }
 
-fn topic_options(default: &TopicOptions, flags: &TopicFlags) -> Result<TopicOptions, SetupError> {
-    let mut options = default.clone();
-    set(&mut options.slow, flags.slow);
-    options.max_queued = flags.max_queued.or(options.max_queued);
-    options.max_age = flags.max_age.or(options.max_age);
-    set(&mut options.history_size, flags.history_size);
-    set(&mut options.history_ttl, flags.history_ttl);
-    set(&mut options.history_meta_ttl, flags.history_meta_ttl);
-    match (options.history_size, options.history_ttl) {
-        (1.., Duration::ZERO) => Err(SetupError::new(
-            "history-size",
-            "nothing is kept without a time; add history-ttl, such as 10m",
-        )),
-        (0, ttl) if !ttl.is_zero() => Err(SetupError::new(
-            "history-ttl",
-            "nothing is kept without a number; add history-size, such as 100",
-        )),
-        _ => Ok(options),
+/// A message is as large whichever way it comes, but for the API: there many come at once.
+fn set_sizes(rules: &mut Rules, config: &mut Config, mode: Mode) {
+    let largest = config.protocol.max_message_size;
+    rules.client.message_size_limit = largest;
+    // Half of what may wait for a connection: the rest is for what comes meanwhile.
+    rules.most_past = config.limits.outbox_hard / 2;
+    if mode != Mode::Echo {
+        let has_api = rules.api.key.is_some() || rules.api.insecure;
+        let body = if has_api { LARGEST_BATCH } else { 0 };
+        config.protocol.http.max_body_size = largest.max(body);
     }
 }
 
@@ -220,14 +289,11 @@ fn set_limits(config: &mut Config, flags: &LimitFlags) {
     );
     set(&mut config.protocol.max_fragments, flags.max_fragments);
     set(&mut limits.max_connections, flags.max_connections);
-    limits.max_connections_per_ip = flags.max_connections_per_ip;
+    let per_ip = flags.max_connections_per_ip;
+    limits.max_connections_per_ip = per_ip.or(limits.max_connections_per_ip);
     set(&mut limits.outbox_soft, flags.outbox_soft);
     set(&mut limits.outbox_hard, flags.outbox_hard);
     set(&mut limits.max_topics, flags.max_topics);
-    set(
-        &mut limits.max_topics_per_connection,
-        flags.max_topics_per_connection,
-    );
     set(&mut limits.max_patterns, flags.max_patterns);
     set(&mut limits.max_pings, flags.max_pings);
     set(&mut limits.max_output, flags.max_output);
@@ -270,9 +336,9 @@ fn check(config: &Config, most_connections: usize) -> Result<(), SetupError> {
         .map_err(|error| SetupError(error.to_string()))
 }
 
-fn log_level(flags: &Flags) -> LevelFilter {
+fn log_level(flags: &Flags, of_file: Option<LevelFilter>) -> LevelFilter {
     match flags.verbose {
-        0 => flags.log_level.unwrap_or(LevelFilter::INFO),
+        0 => flags.log_level.or(of_file).unwrap_or(LevelFilter::INFO),
         1 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     }
@@ -280,6 +346,12 @@ fn log_level(flags: &Flags) -> LevelFilter {
 
 /// It is allocated at once; what is larger than every cache only costs.
 const LARGEST_RECEIVE_BUFFER: usize = 16 << 20;
+
+/// A request of the API, with publications to many channels or many of them.
+const LARGEST_BATCH: usize = 1 << 20;
+
+/// Topics of a client that are not about its channels: its own and its user's, and some to spare.
+const OTHER_TOPICS: usize = 8;
 
 #[cfg(test)]
 mod tests {
