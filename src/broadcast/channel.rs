@@ -160,7 +160,10 @@ mod tests {
         assert_eq!(of("$news"), (None, "news", true, None));
         assert_eq!(of("a:b:c"), (Some("a"), "b:c", false, None));
         assert_eq!(of("$a:b"), (Some("a"), "b", true, None));
-        assert_eq!(of("a:b#1#42,43"), (Some("a"), "b#1#42,43", false, Some("42,43")));
+        assert_eq!(
+            of("a:b#1#42,43"),
+            (Some("a"), "b#1#42,43", false, Some("42,43"))
+        );
         assert!(Name::of("b#42,43").names("43"));
         assert!(!Name::of("b#42,43").names("4"));
         assert!(!Name::of("b#").names(""));

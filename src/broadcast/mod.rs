@@ -24,30 +24,42 @@ mod route;
 mod rules;
 
 use stentor::protocol::http::{Request, Response};
+use stentor::topic::NamespaceId;
 use stentor::{
-    Accept, Closed, Context, Form, Handler, Lost, Message, Output, PresenceEvent, Publication,
-    TopicOptions,
+    Accept, Cause, CloseCode, Closed, Context, Form, Handler, Lost, Message, Output, PresenceEvent,
+    Publication, TopicOptions,
 };
 
 pub use self::api::ApiOptions;
+use self::auth::Tokens;
 pub use self::auth::{TokenRules, TokenSetupError};
 pub use self::channel::{ChannelOptions, DataFormat, Permission, RecoveryMode};
-pub use self::client::ClientOptions;
+pub use self::client::{ClientKey, ClientOptions};
+use self::client::{Clients, World};
 pub use self::console::ConsoleOptions;
+use self::exchange::Exchange;
+use self::hooks::Hooks;
 use self::overview::Overview;
 use self::page::Page;
 use self::raw::{Raw, SeatId, wants_events};
 use self::route::{OWN, Route};
 pub use self::rules::{Access, Origins, Rules, Who};
 
-/// Topics by path, with a page to try them.
-#[derive(Debug, Default)]
+/// Topics by path and by protocol.
 pub struct Broadcast {
     rules: Rules,
+    tokens: Tokens,
+    subscription_tokens: Option<Tokens>,
+    hooks: Box<dyn Hooks>,
     page: Page,
     overview: Overview,
     raw: Raw,
+    clients: Clients,
+    exchange: Exchange,
 }
+
+/// The timer of the clients of the protocol.
+const CLIENT_TIMER: u64 = 1;
 
 /// What is kept of a connection: which face of the application it sees, and its number there.
 #[derive(Clone, Copy, Debug, Default)]
@@ -57,6 +69,8 @@ pub enum Place {
     Nowhere,
     /// It hears a topic as it is.
     Raw(SeatId),
+    /// It speaks the protocol.
+    Client(ClientKey),
 }
 
 /// The topics of the application's own: a pattern that they match, and what holds for them.
@@ -66,11 +80,73 @@ pub fn own_topics() -> (&'static str, TopicOptions) {
 
 impl Broadcast {
     /// Makes the application with these rules.
-    pub fn new(rules: Rules) -> Self {
-        Self {
+    ///
+    /// # Errors
+    ///
+    /// A key for tokens cannot be used or had.
+    pub fn new(rules: Rules) -> Result<Self, TokenSetupError> {
+        let own = rules.subscription_tokens.as_ref();
+        Ok(Self {
+            tokens: Tokens::new(&rules.tokens)?,
+            subscription_tokens: own.map(Tokens::new).transpose()?,
             rules,
-            ..Self::default()
+            hooks: Box::new(()),
+            page: Page::default(),
+            overview: Overview::default(),
+            raw: Raw::default(),
+            clients: Clients::default(),
+            exchange: Exchange::default(),
+        })
+    }
+
+    /// Asks these hooks what clients may do.
+    pub fn with_hooks(mut self, hooks: impl Hooks + 'static) -> Self {
+        self.hooks = Box::new(hooks);
+        self
+    }
+
+    /// Takes other rules from now on. What is there stays: subscriptions, connections, what is kept.
+    ///
+    /// The namespaces are still the same ones, in the same order, and so are the listeners. Keys that
+    /// are fetched from another place than before are waited for, up to 5 seconds.
+    ///
+    /// # Errors
+    ///
+    /// A key for tokens cannot be used or had; then the other rules stay as they were.
+    pub fn reload(
+        &mut self,
+        ctx: &mut Context<'_, Place>,
+        rules: Rules,
+    ) -> Result<(), TokenSetupError> {
+        match (&mut self.subscription_tokens, &rules.subscription_tokens) {
+            (Some(tokens), Some(rules)) => tokens.reload(rules)?,
+            (tokens, rules) => *tokens = rules.as_ref().map(Tokens::new).transpose()?,
         }
+        self.tokens.reload(&rules.tokens)?;
+        let first_admin = self.rules.first_admin;
+        self.rules = Rules {
+            first_admin,
+            ..rules
+        };
+        let channels = &self.rules.channels;
+        let default = channels.get(NamespaceId::DEFAULT);
+        ctx.set_options("", default.topic_options());
+        for (id, name) in channels.names() {
+            ctx.set_options(name, channels.get(id).topic_options());
+        }
+        Ok(())
+    }
+
+    /// The clients, and what they have to do with.
+    fn clients(&mut self) -> (&mut Clients, World<'_>) {
+        let world = World {
+            rules: &self.rules,
+            tokens: &self.tokens,
+            subscription_tokens: self.subscription_tokens.as_ref().unwrap_or(&self.tokens),
+            exchange: &mut self.exchange,
+            hooks: &mut *self.hooks,
+        };
+        (&mut self.clients, world)
     }
 
     // ---- requests ----
@@ -82,7 +158,7 @@ impl Broadcast {
     ) -> Result<Response, Response> {
         let route = self.route(ctx, request)?;
         let methods: &[&str] = match route {
-            Route::Topic(_) => &["GET", "HEAD", "POST", "OPTIONS"],
+            Route::Topic(_) | Route::UniSse => &["GET", "HEAD", "POST", "OPTIONS"],
             _ => &["GET", "HEAD", "OPTIONS"],
         };
         match (route, request.method()) {
@@ -90,6 +166,14 @@ impl Broadcast {
             (Route::Topic(topic), "POST") => self.post(ctx, &topic, request),
             (Route::Topic(topic), "GET") if wants_events(request) => {
                 self.stream(ctx, &topic, request)
+            }
+            (Route::UniSse, "GET" | "POST") => {
+                self.rules.origins.check(request)?;
+                let (rules, hooks) = (&self.rules, &*self.hooks);
+                self.clients.stream(ctx, rules, hooks, request)
+            }
+            (Route::Clients | Route::UniWebSocket | Route::UniSse, _) => {
+                Err(Response::new(400).text("A WebSocket is served here.\n"))
             }
             (_, method) if !methods.contains(&method) => Err(not_allowed(methods)),
             (Route::Topic(_), _) => Ok(self.page.response()),
@@ -163,21 +247,34 @@ impl Handler for Broadcast {
         ctx: &mut Context<'_, Place>,
         request: &Request<'_>,
     ) -> Result<Accept<Place>, Response> {
-        let Route::Topic(topic) = self.route(ctx, request)? else {
-            return Err(Response::not_found());
-        };
+        let route = self.route(ctx, request)?;
         self.rules.origins.check(request)?;
-        self.raw.upgrade(ctx, &self.rules, &topic, request)
+        match route {
+            Route::Topic(topic) => self.raw.upgrade(ctx, &self.rules, &topic, request),
+            Route::Clients | Route::UniWebSocket => {
+                let is_uni = route == Route::UniWebSocket;
+                self.clients
+                    .upgrade(&self.rules, &*self.hooks, request, is_uni)
+            }
+            _ => Err(Response::not_found()),
+        }
     }
 
     fn open(&mut self, ctx: &mut Context<'_, Place>) {
-        self.raw.open(ctx, &self.rules);
+        if !self.raw.open(ctx, &self.rules) {
+            let (clients, mut world) = self.clients();
+            clients.open(ctx, &mut world);
+        }
     }
 
     fn message(&mut self, ctx: &mut Context<'_, Place>, message: Message<'_>) {
         match *ctx.state() {
             Place::Nowhere => {}
             Place::Raw(seat) => self.raw.message(ctx, seat, message),
+            Place::Client(key) => {
+                let (clients, mut world) = self.clients();
+                clients.message(ctx, &mut world, key, message);
+            }
         }
     }
 
@@ -185,21 +282,51 @@ impl Handler for Broadcast {
         match *ctx.state() {
             Place::Nowhere => {}
             Place::Raw(seat) => self.raw.lost(ctx, seat, lost),
+            Place::Client(key) => self.clients.lost(ctx, &self.rules, key, lost),
         }
     }
 
     fn presence(&mut self, ctx: &mut Context<'_, Place>, event: &PresenceEvent) {
         self.raw.presence(ctx, event);
+        self.clients.presence(ctx, &self.rules, event);
+    }
+
+    fn wake(&mut self, ctx: &mut Context<'_, Place>) {
+        let (clients, mut world) = self.clients();
+        clients.wake(ctx, &mut world);
+    }
+
+    fn timer(&mut self, ctx: &mut Context<'_, Place>, token: u64) {
+        if token == CLIENT_TIMER {
+            let (clients, mut world) = self.clients();
+            clients.timer(ctx, &mut world);
+        }
     }
 
     fn encode(form: Form, publication: &Publication<'_>, output: &mut Output<'_>) {
-        raw::encode(form, publication, output);
+        if client::is_own(form) {
+            client::encode(form, publication, output);
+        } else {
+            raw::encode(form, publication, output);
+        }
+    }
+
+    fn farewell(
+        form: Form,
+        cause: Cause,
+        output: &mut Output<'_>,
+    ) -> Option<(CloseCode, &'static str)> {
+        client::is_own(form).then(|| client::farewell(form, cause, output))?
     }
 
     fn close(&mut self, ctx: &mut Context<'_, Place>, _: Closed<'_>) {
         match *ctx.state() {
             Place::Nowhere => {}
             Place::Raw(seat) => self.raw.close(seat),
+            Place::Client(key) => {
+                let (clients, mut world) = self.clients();
+                clients.close(&mut world, key);
+            }
         }
     }
 
@@ -207,6 +334,14 @@ impl Handler for Broadcast {
         let (Ok(response) | Err(response)) = self.answer(ctx, request);
         let allowed = self.rules.origins.allow(request, response);
         allowed.expect("an origin that is listed can stand in a header")
+    }
+}
+
+impl std::fmt::Debug for Broadcast {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broadcast")
+            .field("rules", &self.rules)
+            .finish_non_exhaustive()
     }
 }
 

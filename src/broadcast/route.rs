@@ -10,6 +10,12 @@ use stentor::topic::{TopicError, TopicTable};
 pub(super) enum Route<'p> {
     /// A topic, and its page: `/t/NAME`, or `/` for the lobby.
     Topic(Cow<'p, str>),
+    /// Where clients of the protocol connect.
+    Clients,
+    /// ...in one direction.
+    UniWebSocket,
+    /// ...by a stream of events.
+    UniSse,
     /// What browsers ask for on their own.
     Icon,
     /// The topics that there are.
@@ -33,6 +39,9 @@ impl<'p> Route<'p> {
         match path {
             b"/" => Ok(Self::Topic(Cow::Borrowed(LOBBY))),
             b"/favicon.ico" => Ok(Self::Icon),
+            b"/connection/websocket" => Ok(Self::Clients),
+            b"/connection/uni_websocket" => Ok(Self::UniWebSocket),
+            b"/connection/uni_sse" => Ok(Self::UniSse),
             b"/topics" => Ok(Self::Overview),
             b"/livez" | b"/readyz" | b"/healthz" | b"/health" => Ok(Self::Health),
             b"/metrics" => Ok(Self::Metrics),

@@ -292,8 +292,7 @@ pub(super) struct TimeoutFlags {
     pub(super) drain_timeout: Option<Duration>,
 }
 
-const EXAMPLES: &str = "\
-Examples:
+const EXAMPLES: &str = r#"Examples:
   stentor                                     then open http://127.0.0.1:9001/ in two tabs
   stentor --listen 0.0.0.0:80 --listen '[::]:80'
   stentor --listen unix:/run/stentor.sock     behind a proxy
@@ -321,7 +320,7 @@ SIGINT and SIGTERM close every connection with 1001, behind what was sent to it;
 a second one ends the server at once.
 
 Exit codes: 0 after a shutdown; 2 if a flag, a key, an address or a limit cannot be
-used; 1 if the system fails; 130 or 143 after a second SIGINT or SIGTERM.";
+used; 1 if the system fails; 130 or 143 after a second SIGINT or SIGTERM."#;
 
 /// Reads an endpoint. What the library says of a wrong one is about the key `listen`.
 pub(super) fn endpoint(text: &str) -> Result<Endpoint, String> {

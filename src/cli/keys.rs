@@ -115,8 +115,7 @@ impl Draft {
         let personal = client.section("subscribe_to_user_personal_channel");
         let namespace = personal.get("personal_channel_namespace", some_text);
         if personal.get("enabled", yes) == Some(true) {
-            let prefix = namespace.flatten().map(|name| name + ":");
-            self.rules.client.personal_channel = Some(prefix.unwrap_or_default());
+            self.rules.client.personal_channel = Some(namespace.flatten().unwrap_or_default());
         }
     }
 
@@ -138,20 +137,24 @@ impl Draft {
     }
 
     fn hooks(&mut self, root: &Section<'_>) {
-        let of_client = root.section("client").section("proxy");
-        let (connect, refresh) = (of_client.section("connect"), of_client.section("refresh"));
-        let options = &mut self.rules.client;
         let hooks = &mut self.hooks;
-        hooks.connect = enabled(&connect, &mut options.connect_proxy_enabled);
-        hooks.refresh = enabled(&refresh, &mut options.refresh_proxy_enabled);
+        let of_client = root.section("client").section("proxy");
+        for (key, place) in [("connect", &mut hooks.connect), ("refresh", &mut hooks.refresh)] {
+            let section = of_client.section(key);
+            let is_enabled = section.get("enabled", yes) == Some(true);
+            *place = hook(&section).filter(|_| is_enabled);
+            if is_enabled && place.is_none() {
+                section.wrong("enabled", "nobody is asked; add endpoint = \"http://…\"");
+            }
+        }
         let of_channels = root.section("channel").section("proxy");
         hooks.subscribe = hook(&of_channels.section("subscribe"));
         hooks.publish = hook(&of_channels.section("publish"));
         let rpc = root.section("rpc");
-        hooks.rpc = hook(&rpc.section("proxy"));
         let methods = rpc.section("without_namespace");
-        methods.set("proxy_enabled", &mut options.rpc_proxy_enabled, yes);
-        if options.rpc_proxy_enabled && hooks.rpc.is_none() {
+        let is_enabled = methods.get("proxy_enabled", yes) == Some(true);
+        hooks.rpc = hook(&rpc.section("proxy")).filter(|_| is_enabled);
+        if is_enabled && hooks.rpc.is_none() {
             methods.wrong("proxy_enabled", "nobody is asked; add rpc.proxy.endpoint");
         }
     }
@@ -243,15 +246,14 @@ impl Draft {
     }
 
     fn personal_channel(&self, root: &Section<'_>) {
-        let Some(prefix) = &self.rules.client.personal_channel else {
+        let Some(name) = &self.rules.client.personal_channel else {
             return;
         };
         let mut names = self.rules.channels.names();
-        let is_known = |name| names.any(|(_, known)| known == name);
-        if prefix.strip_suffix(':').is_some_and(|name| !is_known(name)) {
-            root.section("client")
-                .section("subscribe_to_user_personal_channel")
-                .wrong("personal_channel_namespace", "is none of channel.namespaces; add it there");
+        if !name.is_empty() && names.all(|(_, known)| known != name) {
+            let section = root.section("client").section("subscribe_to_user_personal_channel");
+            let problem = "is none of channel.namespaces; add it there";
+            section.wrong("personal_channel_namespace", problem);
         }
     }
 }
@@ -270,20 +272,13 @@ fn tokens(section: &Section<'_>, rules: &mut TokenRules) {
     section.set("ecdsa_public_key", &mut rules.ecdsa_public_key, some_text);
     section.set("jwks_public_endpoint", &mut rules.jwks, some_text);
     section.set("audience", &mut rules.audience, some_text);
+    section.set("audience_regex", &mut rules.audience_regex, regex);
     section.set("issuer", &mut rules.issuer, some_text);
+    section.set("issuer_regex", &mut rules.issuer_regex, regex);
     section.set("user_id_claim", &mut rules.user_id_claim, some_text);
 }
 
-/// A backend that is asked if it is said to be enabled.
-fn enabled(section: &Section<'_>, is_enabled: &mut bool) -> Option<HttpHook> {
-    let hook = hook(section);
-    section.set("enabled", is_enabled, yes);
-    if *is_enabled && hook.is_none() {
-        section.wrong("enabled", "nobody is asked; add endpoint = \"http://…\"");
-    }
-    hook.filter(|_| *is_enabled)
-}
-
+/// A backend that is asked, if the section names one.
 fn hook(section: &Section<'_>) -> Option<HttpHook> {
     let mut hook = HttpHook::default();
     section.set("timeout", &mut hook.timeout, time);

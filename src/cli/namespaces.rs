@@ -152,9 +152,9 @@ pub(super) fn contradiction(options: &ChannelOptions) -> Option<(&'static str, &
 #[cfg(test)]
 mod tests {
     use super::*;
-    use stentor::broadcast::Who;
     use std::time::Duration;
     use stentor::SlowPolicy;
+    use stentor::broadcast::Who;
 
     #[test]
     fn a_namespace_is_a_name_and_what_holds_in_it() {

@@ -58,7 +58,10 @@ impl Addresses {
     fn new(mode: Mode, rules: &Rules) -> Self {
         let access = |of: fn(&Access) -> Who| {
             let mut all = rules.channels.iter();
-            let default = all.next().map(|(_, options)| of(&options.access)).unwrap_or_default();
+            let default = all
+                .next()
+                .map(|(_, options)| of(&options.access))
+                .unwrap_or_default();
             let differs = all.any(|(_, options)| of(&options.access) != default);
             let but = if differs { " but in namespaces" } else { "" };
             format!("{}{but}", default.name())
@@ -146,14 +149,17 @@ impl Settings {
         let Draft {
             mut config,
             mut rules,
+            mut admin_listen,
             ..
         } = draft;
+        // In a file each namespace says for itself whether hooks are asked.
+        rules.asks_by_namespace = root.is_some();
         set_namespaces(&mut rules, &usual, flags)?;
         set_sizes(&mut rules, &mut config, mode);
         rules.configure(&mut config);
-        if mode != Mode::Echo && !draft.admin_listen.is_empty() {
+        if mode != Mode::Echo && !admin_listen.is_empty() {
             rules.first_admin = Some(config.listen.len());
-            config.listen.append(&mut draft.admin_listen);
+            config.listen.append(&mut admin_listen);
         }
         check(&config, most_connections)?;
         Ok(Self {
@@ -226,7 +232,7 @@ fn set_namespaces(
         };
         let mut earlier = flags.namespaces.namespace[..index].iter();
         let is_repeated = earlier.any(|other| other.name == *name);
-        let known = of_file.names().find(|(_, known)| known == name);
+        let known = of_file.names().find(|(_, known)| *known == name.as_str());
         let known = known.filter(|_| !is_repeated);
         let mut of_name = known.map_or(usual, |(id, _)| of_file.get(id)).clone();
         namespaces::overlay(&mut of_name, options);

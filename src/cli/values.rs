@@ -52,12 +52,12 @@ pub(super) fn pairs(value: &DeValue<'_>) -> Result<Vec<(String, String)>, String
         let is = kind(value);
         return Err(format!("is {is}; write {{ name = \"text\" }}"));
     };
-    let pair = |name: &str, value| Ok((name.to_owned(), text(value)?));
-    let mut entries = table.iter();
-    entries.try_fold(Vec::new(), |mut all, (name, value)| {
-        all.push(pair(name.get_ref(), value.get_ref())?);
-        Ok(all)
-    })
+    let entries = table.iter();
+    let pairs = entries.map(|(name, value)| {
+        let value = text(value.get_ref())?;
+        Ok((name.get_ref().clone().into_owned(), value))
+    });
+    pairs.collect()
 }
 
 /// Reads how many of something.

@@ -259,14 +259,25 @@ mod tests {
 
     #[test]
     fn commands_stand_behind_each_other() {
-        let message = b"{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"a\"}}\n{}\n";
+        let message =
+            b"{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"a\"}}\n{}\n";
         let commands = all(message);
         assert_eq!(commands.len(), 3);
-        let Ok(Command { id: 2, method: Method::Subscribe(subscribe) }) = &commands[1] else {
+        let Ok(Command {
+            id: 2,
+            method: Method::Subscribe(subscribe),
+        }) = &commands[1]
+        else {
             panic!("{commands:?}")
         };
         assert_eq!(subscribe.channel, "a");
-        assert_eq!(commands[2], Ok(Command { id: 0, method: Method::Pong }));
+        assert_eq!(
+            commands[2],
+            Ok(Command {
+                id: 0,
+                method: Method::Pong
+            })
+        );
     }
 
     #[test]
@@ -288,14 +299,21 @@ mod tests {
         ] {
             assert_eq!(all(text.as_bytes()).last(), Some(&Err(NoCommand)), "{text}");
         }
-        assert_eq!(all(b"{\"id\":1,\"rpc\":{\"data\":\"\xff\"}}"), [Err(NoCommand)]);
+        assert_eq!(
+            all(b"{\"id\":1,\"rpc\":{\"data\":\"\xff\"}}"),
+            [Err(NoCommand)]
+        );
         assert!(all(b" \n").is_empty());
     }
 
     #[test]
     fn data_keeps_its_digits_on_one_line() {
         let commands = all(b"{\"id\":1,\"rpc\":{\"data\":{\n\"a\" :\r\n12345678901234567890.10}}}");
-        let Ok(Command { method: Method::Rpc(rpc), .. }) = &commands[0] else {
+        let Ok(Command {
+            method: Method::Rpc(rpc),
+            ..
+        }) = &commands[0]
+        else {
             panic!("{commands:?}")
         };
         assert_eq!(rpc.data, "{\"a\" :12345678901234567890.10}");
@@ -305,7 +323,9 @@ mod tests {
     fn cat_170_a_depth_bomb_is_data_like_any_other() {
         let bomb = format!("{}{}", "[".repeat(20_000), "]".repeat(20_000));
         let commands = all(format!(r#"{{"id":1,"rpc":{{"data":{bomb}}}}}"#).as_bytes());
-        assert!(matches!(&commands[0], Ok(Command { method: Method::Rpc(rpc), .. }) if rpc.data == bomb));
+        assert!(
+            matches!(&commands[0], Ok(Command { method: Method::Rpc(rpc), .. }) if rpc.data == bomb)
+        );
         for bomb in [
             format!(r#"{{"id":1,"later":{bomb}}}"#),
             format!(r#"{{"id":1,"connect":{{"token":{bomb}}}}}"#),

@@ -56,7 +56,10 @@ impl Dues {
         }
         self.armed = Some(due);
         let at = self.start + TICK * due;
-        Some(at.saturating_duration_since(now).max(Duration::from_millis(1)))
+        Some(
+            at.saturating_duration_since(now)
+                .max(Duration::from_millis(1)),
+        )
     }
 
     /// The timer is due.

@@ -118,7 +118,9 @@ impl Client {
     }
 
     pub(super) fn is_waiting(&self) -> bool {
-        self.rare.as_ref().is_some_and(|rare| rare.waiting.is_some())
+        self.rare
+            .as_ref()
+            .is_some_and(|rare| rare.waiting.is_some())
     }
 
     /// What others learn of it: its id comes first, which is how it is found again.
@@ -161,6 +163,11 @@ impl Uuid {
         Self(bytes)
     }
 
+    /// One of its random bytes.
+    pub(super) fn first(self) -> u8 {
+        self.0[0]
+    }
+
     pub(super) fn text(self) -> String {
         let mut text = String::with_capacity(36);
         for (index, byte) in self.0.iter().enumerate() {
@@ -176,7 +183,6 @@ impl Uuid {
 /// The options of a channel as they are for one subscription.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Effective {
-    pub(super) presence: bool,
     pub(super) pushes_join_leave: bool,
     pub(super) recovers: bool,
     pub(super) is_positioned: bool,
@@ -185,7 +191,6 @@ pub(super) struct Effective {
 impl Effective {
     pub(super) fn of(options: &crate::broadcast::ChannelOptions, overrides: &Overrides) -> Self {
         Self {
-            presence: overrides.presence.unwrap_or(options.presence),
             pushes_join_leave: overrides
                 .force_push_join_leave
                 .unwrap_or(options.force_push_join_leave),
