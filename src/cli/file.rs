@@ -29,12 +29,19 @@ impl File {
     /// The file cannot be read, or is no text.
     pub(super) fn open(path: &Path) -> Result<Self, SetupError> {
         let name = path.display().to_string();
-        match fs::read_to_string(path) {
-            Ok(text) => Ok(Self { name, text }),
-            Err(error) => Err(SetupError::new(
-                "config",
-                format_args!("`{}` cannot be read: {error}", name.escape_debug()),
-            )),
+        fs::read_to_string(path)
+            .map(|text| Self::new(&name, text))
+            .map_err(|error| {
+                let name = name.escape_debug();
+                SetupError::new("config", format_args!("`{name}` cannot be read: {error}"))
+            })
+    }
+
+    /// A file of this name with this text.
+    pub(super) fn new(name: &str, text: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            text: text.into(),
         }
     }
 
@@ -68,6 +75,25 @@ impl File {
         });
         report.find_unknown(root, "");
         report.finish().map(|()| answer)
+    }
+
+    /// All keys that `read` asks for.
+    #[cfg(test)]
+    pub(super) fn keys(read: impl FnOnce(&Section<'_>)) -> Vec<String> {
+        let report = Report {
+            file: &Self::default(),
+            asked: RefCell::default(),
+            problems: RefCell::default(),
+        };
+        read(&Section {
+            report: &report,
+            table: None,
+            path: String::new(),
+            line: 1,
+        });
+        let asked = report.asked.into_inner().into_iter();
+        let values = asked.filter(|(_, kind)| *kind == Kind::Value);
+        values.map(|(path, _)| path).collect()
     }
 
     /// The line of a place in the text, from 1 on.
@@ -268,7 +294,9 @@ impl Report<'_> {
             None => (String::new(), path.to_owned()),
         };
         let all: Vec<(String, String)> = asked.iter().map(|(path, _)| parts(path)).collect();
-        let siblings = all.iter().filter(|(other, _)| other == parent);
+        let siblings = all.iter();
+        let siblings =
+            siblings.filter(|(other, name)| other == parent && !name.ends_with(']'));
         let siblings: Vec<&str> = siblings.map(|(_, name)| &**name).collect();
         match hint(name, &siblings) {
             near if !near.is_empty() => near,
@@ -313,10 +341,7 @@ mod tests {
     use super::*;
 
     fn file(text: &str) -> File {
-        File {
-            name: "a.toml".into(),
-            text: text.into(),
-        }
+        File::new("a.toml", text)
     }
 
     fn read(text: &str) -> Result<(usize, bool, Vec<String>), SetupError> {

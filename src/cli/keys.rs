@@ -363,3 +363,40 @@ const MODES: [(&str, RecoveryMode); 3] = [
     ("stream", RecoveryMode::Stream),
     ("cache", RecoveryMode::Cache),
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::file::File;
+    use super::*;
+
+    /// Each key stands in the table of its section.
+    #[test]
+    fn the_document_names_all_keys_and_no_others() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/MIGRATE.md");
+        let document = fs::read_to_string(path).unwrap();
+        let (_, document) = document.split_once("## Keys\n").unwrap();
+        let (document, _) = document.split_once("\n## ").unwrap();
+        let mut documented = Vec::new();
+        for part in document.split("\n### ").skip(1) {
+            let (title, rows) = part.split_once('\n').unwrap();
+            let sections: Vec<&str> = title.split('`').skip(1).step_by(2).collect();
+            let cells = rows.lines().filter_map(|row| row.strip_prefix("| `"));
+            for cell in cells {
+                let (names, _) = cell.split_once(" |").unwrap();
+                for name in names.trim_end_matches('`').split("`, `") {
+                    documented.extend(sections.iter().map(|section| format!("{section}.{name}")));
+                }
+            }
+        }
+        documented.sort();
+        let mut keys = File::keys(|root| {
+            let mut draft = Draft::default();
+            draft.read(root);
+            draft.channels(root, ChannelOptions::default(), &TopicFlags::default());
+        });
+        keys.sort();
+        assert_eq!(documented, keys);
+    }
+}

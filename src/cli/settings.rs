@@ -116,7 +116,10 @@ impl Settings {
     /// used, or does not go with another, by its key.
     pub(super) fn resolve(flags: &Flags, most_connections: usize) -> Result<Self, SetupError> {
         let file = flags.config.as_deref().map(File::open).transpose()?;
-        let file = file.unwrap_or_default();
+        Self::of(flags, &file.unwrap_or_default(), most_connections)
+    }
+
+    fn of(flags: &Flags, file: &File, most_connections: usize) -> Result<Self, SetupError> {
         let mode = match flags.command {
             None | Some(Command::Serve) => Mode::Serve,
             Some(Command::Check) => Mode::Check,
@@ -366,6 +369,12 @@ mod tests {
 
     use super::*;
 
+    fn with_file(text: &str, arguments: &[&str]) -> Result<Settings, SetupError> {
+        let arguments = ["stentor"].iter().chain(arguments);
+        let flags = Flags::try_parse_from(arguments).unwrap();
+        Settings::of(&flags, &File::new("a.toml", text), 960)
+    }
+
     fn resolve(arguments: &[&str]) -> Result<Settings, SetupError> {
         let arguments = ["stentor"].iter().chain(arguments);
         Settings::resolve(&Flags::try_parse_from(arguments).unwrap(), 960)
@@ -523,5 +532,234 @@ mod tests {
             assert!(line.contains(&format!("(publish: {publish}, ")), "{line}");
             assert_eq!(settings.rules.overview, overview, "{arguments:?}");
         }
+    }
+
+    #[test]
+    fn flags_go_before_the_file_and_that_before_defaults() {
+        let file = "
+            [server]
+            listen = [\"127.0.0.1:1\", \"[::1]:2\"]
+            admin_listen = \"127.0.0.1:3\"
+            max_topics = 5
+            idle_timeout = \"3s\"
+            overview = \"nobody\"
+            [websocket]
+            message_size_limit = \"128KiB\"
+            [client]
+            connection_limit = 7
+            queue_max_size = 2_000_000
+            [shutdown]
+            timeout = \"7s\"
+            [log]
+            level = \"warn\"
+            [channel.without_namespace]
+            history_size = 3
+            history_ttl = \"300s\"
+        ";
+        let Settings {
+            config,
+            rules,
+            log_level,
+            ..
+        } = with_file(file, &[]).unwrap();
+        assert_eq!((config.listen.len(), rules.first_admin), (3, Some(2)));
+        assert_eq!(config.limits.max_connections, 7);
+        assert_eq!(config.limits.outbox_hard, 2_000_000);
+        assert_eq!(config.protocol.max_message_size, 128 << 10);
+        assert_eq!(rules.client.message_size_limit, 128 << 10);
+        assert_eq!(config.timeouts.drain, Duration::from_secs(7));
+        assert_eq!((log_level, rules.overview), (LevelFilter::WARN, Who::Nobody));
+
+        let flags = "--listen=[::1]:9 --max-topics=6 --overview=anyone --history-size=4";
+        let flags: Vec<&str> = flags.split(' ').collect();
+        let Settings { config, rules, .. } = with_file(file, &flags).unwrap();
+        assert_eq!((config.listen.len(), rules.first_admin), (2, Some(1)));
+        assert_eq!(config.limits.max_topics, 6);
+        assert_eq!(config.timeouts.idle, Duration::from_secs(3));
+        assert_eq!(rules.overview, Who::Anyone);
+        assert_eq!(config.topics.get(config.topics.id_of("a")).history_size, 4);
+    }
+
+    #[test]
+    fn a_namespace_of_a_file_follows_the_flags_and_not_channels_without_one() {
+        let file = "
+            [channel]
+            history_meta_ttl = \"1h\"
+            [channel.without_namespace]
+            allow_subscribe_for_client = true
+            history_size = 3
+            [[channel.namespaces]]
+            name = \"chat\"
+            presence = true
+            slow = \"latest\"
+            history_meta_ttl = \"0s\"
+            allow_publish_for_subscriber = true
+            [[channel.namespaces]]
+            name = \"news\"
+            history_size = 9
+            history_meta_ttl = \"2h\"
+            publish = \"anyone\"
+        ";
+        let flags = ["--history-ttl=1m", "--history-size=2", "--publish=nobody"];
+        let more = ["--namespace=chat: presence=no, history-size=5;more: slow=latest"];
+        let rules = with_file(file, &[&flags[..], &more].concat()).unwrap().rules;
+        let of = |channel| {
+            let options = rules.channels.get(rules.channels.id_of(channel));
+            let topic = &options.topic;
+            let hours = topic.history_meta_ttl.as_secs() / 3600;
+            (topic.history_size, hours, topic.slow, options.access.publish)
+        };
+        let usual = SlowPolicy::Disconnect;
+        assert_eq!(of("a"), (2, 1, usual, Who::Nobody));
+        assert_eq!(of("chat:a"), (5, 1, SlowPolicy::Latest, Who::Nobody));
+        assert_eq!(of("news:a"), (9, 2, usual, Who::Anyone));
+        assert_eq!(of("more:a"), (2, 720, SlowPolicy::Latest, Who::Nobody));
+        let chat = rules.channels.get(rules.channels.id_of("chat:a"));
+        assert!(chat.publish.subscriber && !chat.presence && !chat.allow_subscribe_for_client);
+        assert!(rules.asks_by_namespace);
+    }
+
+    #[test]
+    fn where_somebody_says_who_may_what_nobody_else_may() {
+        let backend = "endpoint = \"http://localhost:3000/\"";
+        for (file, is_guarded) in [
+            ("", false),
+            ("[client.token]\nhmac_secret_key = \"\"", false),
+            ("[client.token]\nhmac_secret_key = \"secret\"", true),
+            ("[http_api]\nkey = \"secret\"", true),
+            (&format!("[client.proxy.connect]\nenabled = true\n{backend}"), true),
+            (&format!("[client.proxy.connect]\n{backend}"), false),
+            (&format!("[channel.proxy.publish]\n{backend}"), true),
+        ] {
+            let settings = with_file(file, &[]).unwrap();
+            let rules = &settings.rules;
+            let access = rules.channels.get(rules.channels.id_of("a")).access;
+            let found = [access.publish, access.subscribe, rules.overview];
+            let expected = if is_guarded { Who::Nobody } else { Who::Anyone };
+            assert_eq!(found, [expected; 3], "{file}");
+            assert!(!rules.client.allow_anonymous_connect_without_token, "{file}");
+            assert!(!rules.console.enabled, "{file}");
+            let said = "\n[channel.without_namespace]\npublish = \"anyone\"";
+            let rules = with_file(&format!("{file}{said}"), &[]).unwrap().rules;
+            let access = rules.channels.get(rules.channels.id_of("a")).access;
+            assert_eq!(access.publish, Who::Anyone, "{file}");
+        }
+    }
+
+    #[test]
+    fn who_tries_it_on_one_machine_needs_neither_a_file_nor_a_token() {
+        for (listen, is_local) in [("127.0.0.1:1", true), ("0.0.0.0:1", false)] {
+            let rules = resolve(&["--listen", listen]).unwrap().rules;
+            assert_eq!(rules.client.allow_anonymous_connect_without_token, is_local);
+            assert_eq!(rules.console.enabled, is_local);
+        }
+    }
+
+    #[test]
+    fn a_client_has_room_for_all_its_channels() {
+        let of = |file, arguments: &[&str]| {
+            let settings = with_file(file, arguments)?;
+            let topics = settings.config.limits.max_topics_per_connection;
+            Ok::<_, SetupError>((topics, settings.rules.client.channel_limit))
+        };
+        let said = "client.channel_limit = 10";
+        assert_eq!(of("", &[]), Ok((264, 128)));
+        assert_eq!(of(said, &[]), Ok((28, 10)));
+        assert_eq!(of("", &["--max-topics-per-connection=11"]), Ok((11, 1)));
+        assert_eq!(of(said, &["--max-topics-per-connection=99"]), Ok((99, 10)));
+        let error = of(said, &["--max-topics-per-connection=27"]).unwrap_err();
+        let expected = "max-topics-per-connection: 27 is too few for a client.channel_limit of 10; ";
+        assert!(error.to_string().starts_with(expected), "{error}");
+        let largest = i64::MAX.to_string();
+        assert!(of(&format!("client.channel_limit = {largest}"), &[]).is_ok());
+    }
+
+    #[test]
+    fn an_api_takes_many_publications_at_once() {
+        let body = |file| with_file(file, &[]).unwrap().config.protocol.http.max_body_size;
+        assert_eq!(body(""), 64 << 10);
+        assert_eq!(body("http_api.key = \"a\""), 1 << 20);
+        assert_eq!(body("http_api.insecure = true"), 1 << 20);
+        let larger = "http_api.insecure = true\nwebsocket.message_size_limit = \"2MiB\"";
+        assert_eq!(body(larger), 2 << 20);
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_said_with_its_line() {
+        for (file, line, key, remedy) in [
+            ("\nhistory_size = 1", 3, "history_size", "add history_ttl"),
+            ("history_ttl = '1s'", 2, "history_ttl", "add history_size"),
+            (
+                "history_size = 1\nhistory_ttl = '2h'\nhistory_meta_ttl = '1h'",
+                4,
+                "history_meta_ttl",
+                "as long",
+            ),
+            ("force_recovery = true", 2, "force_recovery", "add history_size"),
+            ("allow_recovery = true", 2, "allow_recovery", "add history_size"),
+            (
+                "history_size = 1\nhistory_ttl = '2h'\nforce_recovery = true\n\
+                 auto_cache_recover = true",
+                5,
+                "auto_cache_recover",
+                "\"cache\"",
+            ),
+            ("force_push_join_leave = true", 2, "force_push_join_leave", "add join_leave"),
+            ("subscribe_proxy_enabled = true", 2, "subscribe_proxy_enabled", "channel.proxy"),
+            ("publish_proxy_enabled = true", 2, "publish_proxy_enabled", "channel.proxy"),
+            ("channel_regex = '['", 2, "channel_regex", "regular expression"),
+            ("publish = 'all'", 2, "publish", "anyone, nobody"),
+        ] {
+            let of = |section: &str, name: &str, path: &str| {
+                let file = format!("{section}\n{file}\n{name}");
+                let error = with_file(&file, &[]).unwrap_err().to_string();
+                let start = format!("a.toml:{line}: {path}.{key}: ");
+                assert!(error.starts_with(&start) && error.contains(remedy), "{error}");
+                assert_eq!(error.lines().count(), 1, "{error}");
+            };
+            of("[channel.without_namespace]", "", "channel.without_namespace");
+            of("[[channel.namespaces]]", "name = 'a'", "channel.namespaces[0]");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_elsewhere_is_said_with_its_line() {
+        for (file, start, remedy) in [
+            ("[[channel.namespaces]]", "1: channel.namespaces[0].name: ", "add name"),
+            (
+                "[[channel.namespaces]]\nname = 'a b'",
+                "2: channel.namespaces[0].name: `a b`: ",
+                "another",
+            ),
+            ("channel.max_length = 256", "1: channel.max_length: ", "255"),
+            ("client.pong_timeout = '25s'", "1: client.pong_timeout: ", "shorter"),
+            ("client.allowed_origins = 'a.b'", "1: client.allowed_origins: `a.b` ", "https://"),
+            ("server.listen = [\n'9001']", "1: server.listen: `9001` ", "127.0.0.1:9001"),
+            ("[client.proxy.refresh]\nenabled = true", "2: client.proxy.refresh.enabled: ", "add"),
+            ("rpc.without_namespace.proxy_enabled = true", "1: rpc.without", "rpc.proxy.endpoint"),
+            ("[client.subscription_token]\nenabled = true", "2: client.subscription_token", "add"),
+            (
+                "[client.subscription_token]\nhmac_secret_key = 'a'",
+                "1: client.subscription_token.enabled: ",
+                "add enabled",
+            ),
+            (
+                "[client.subscribe_to_user_personal_channel]\nenabled = true\n\
+                 personal_channel_namespace = 'a'",
+                "3: client.subscribe_to_user_personal_channel.personal_channel_namespace: ",
+                "add it",
+            ),
+        ] {
+            let error = with_file(file, &[]).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("a.toml:{start}")), "{error}");
+            assert!(error.contains(remedy), "{error}");
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
+    }
+
+    #[test]
+    fn echo_has_no_file() {
+        let error = with_file("", &["echo"]).unwrap_err().to_string();
+        assert!(error.starts_with("config: "), "{error}");
     }
 }
