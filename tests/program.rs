@@ -209,14 +209,25 @@ fn all_that_is_wrong_in_a_file_is_told_by_its_lines() {
         assert_eq!(stderr, expected.concat());
     }
     let line = refusal(&mut stentor(&["--config", "/there is none"]));
-    assert!(line.starts_with("stentor: config: `/there is none` cannot be read: "), "{line}");
+    assert!(
+        line.starts_with("stentor: config: `/there is none` cannot be read: "),
+        "{line}"
+    );
 }
 
 #[test]
 fn keys_and_backends_that_cannot_be_used_are_one_line() {
     for (name, text, start) in [
-        ("key", "client.token.rsa_public_key = 'x'", "client.token.rsa_public_key: "),
-        ("backend", "channel.proxy.publish.endpoint = 'x'", "channel.proxy.publish.endpoint: "),
+        (
+            "key",
+            "client.token.rsa_public_key = 'x'",
+            "client.token.rsa_public_key: ",
+        ),
+        (
+            "backend",
+            "channel.proxy.publish.endpoint = 'x'",
+            "channel.proxy.publish.endpoint: ",
+        ),
     ] {
         let file = TemporaryFile::new(name, text);
         let line = refusal(&mut stentor(&["check", "--config", file.path()]));
@@ -231,7 +242,10 @@ fn the_example_of_a_file_is_good_once_its_variables_are_set() {
     let (status, _, stderr) = Process::start(&mut check()).wait();
     assert_eq!(status.code(), Some(2));
     for (line, name) in stderr.lines().zip(["TOKEN_SECRET", "API_KEY"]) {
-        assert!(line.contains(&format!("the variable {name} is not set")), "{line}");
+        assert!(
+            line.contains(&format!("the variable {name} is not set")),
+            "{line}"
+        );
     }
     let mut command = check();
     let command = command.env("TOKEN_SECRET", "secret").env("API_KEY", "key");

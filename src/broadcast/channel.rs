@@ -7,6 +7,10 @@ use super::Access;
 
 /// The options of a namespace of channels; all off by default.
 #[derive(Clone, Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are switches of the configuration"
+)]
 pub struct ChannelOptions {
     /// What the engine does for its topics: history, and who reads too slowly. Its `presence` is
     /// not looked at.

@@ -38,7 +38,8 @@ pub use self::client::{ClientKey, ClientOptions};
 use self::client::{Clients, World};
 pub use self::console::ConsoleOptions;
 use self::exchange::Exchange;
-use self::hooks::Hooks;
+use self::hooks::{Hooks, HttpHookStats, HttpHooks};
+use self::metrics::ClientNumbers;
 use self::overview::Overview;
 use self::page::Page;
 use self::raw::{Raw, SeatId, wants_events};
@@ -51,6 +52,7 @@ pub struct Broadcast {
     tokens: Tokens,
     subscription_tokens: Option<Tokens>,
     hooks: Box<dyn Hooks>,
+    hook_stats: Option<HttpHookStats>,
     page: Page,
     overview: Overview,
     raw: Raw,
@@ -91,6 +93,7 @@ impl Broadcast {
             subscription_tokens: own.map(Tokens::new).transpose()?,
             rules,
             hooks: Box::new(()),
+            hook_stats: None,
             page: Page::default(),
             overview: Overview::default(),
             raw: Raw::default(),
@@ -103,6 +106,12 @@ impl Broadcast {
     pub fn with_hooks(mut self, hooks: impl Hooks + 'static) -> Self {
         self.hooks = Box::new(hooks);
         self
+    }
+
+    /// Asks a backend over HTTP what clients may do.
+    pub fn with_http_hooks(mut self, hooks: HttpHooks) -> Self {
+        self.hook_stats = Some(hooks.stats());
+        self.with_hooks(hooks)
     }
 
     /// Takes other rules from now on. What is there stays: subscriptions, connections, what is kept.
@@ -162,6 +171,18 @@ impl Broadcast {
             _ => &["GET", "HEAD", "OPTIONS"],
         };
         match (route, request.method()) {
+            (Route::Api(method), _) => {
+                self.rules.origins.check(request)?;
+                let (clients, exchange) = (&mut self.clients, &mut self.exchange);
+                Ok(api::answer(
+                    clients,
+                    exchange,
+                    ctx,
+                    &self.rules,
+                    method,
+                    request,
+                ))
+            }
             (_, "OPTIONS") => Ok(self.tell_methods(request, methods)),
             (Route::Topic(topic), "POST") => self.post(ctx, &topic, request),
             (Route::Topic(topic), "GET") if wants_events(request) => {
@@ -183,7 +204,7 @@ impl Broadcast {
                 Who::Nobody => Err(Response::new(403).text("The overview is not open here.\n")),
             },
             (Route::Health, _) => Ok(uncached(Response::new(200).text("ok\n"))),
-            (Route::Metrics, _) => Ok(metrics(ctx)),
+            (Route::Metrics, _) => Ok(self.metrics(ctx)),
         }
     }
 
@@ -194,7 +215,7 @@ impl Broadcast {
         request: &'r Request<'_>,
     ) -> Result<Route<'r>, Response> {
         let route = Route::of(request.path())?;
-        let is_for_admins = matches!(route, Route::Health | Route::Metrics);
+        let is_for_admins = matches!(route, Route::Health | Route::Metrics | Route::Api(_));
         match self.rules.first_admin {
             Some(first) if is_for_admins != (ctx.endpoint() >= Some(first)) => {
                 Err(Response::not_found())
@@ -221,6 +242,24 @@ impl Broadcast {
     ) -> Result<Response, Response> {
         self.rules.origins.check(request)?;
         self.raw.stream(ctx, &self.rules, topic, request)
+    }
+
+    fn metrics(&self, ctx: &Context<'_, Place>) -> Response {
+        let tokens = [Some(&self.tokens), self.subscription_tokens.as_ref()];
+        let clients = ClientNumbers {
+            clients: self.clients.count(),
+            users: self.clients.user_count(),
+            counts: self.clients.counts().clone(),
+            keys: tokens
+                .into_iter()
+                .flatten()
+                .filter_map(Tokens::key_counts)
+                .collect(),
+            hooks: self.hook_stats.as_ref().map(HttpHookStats::counts),
+        };
+        let page = metrics::expose(ctx.stats(), &ctx.gauges(), clients);
+        let response = Response::new(200).body(page);
+        uncached(with(response, &[("Content-Type", metrics::CONTENT_TYPE)]))
     }
 
     fn tell_methods(&self, request: &Request<'_>, methods: &[&str]) -> Response {
@@ -343,12 +382,6 @@ impl std::fmt::Debug for Broadcast {
             .field("rules", &self.rules)
             .finish_non_exhaustive()
     }
-}
-
-fn metrics(ctx: &Context<'_, Place>) -> Response {
-    let page = metrics::expose(ctx.stats(), &ctx.gauges());
-    let response = Response::new(200).body(page);
-    uncached(with(response, &[("Content-Type", metrics::CONTENT_TYPE)]))
 }
 
 fn json(text: &str) -> Response {

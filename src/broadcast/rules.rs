@@ -54,7 +54,7 @@ pub struct Access {
 }
 
 /// What clients may do.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Rules {
     /// What holds for channels, which are topics, by namespace.
     pub channels: Namespaces<ChannelOptions>,
@@ -79,6 +79,26 @@ pub struct Rules {
     pub first_admin: Option<usize>,
     /// The most bytes of the past that one subscriber gets at once.
     pub most_past: usize,
+}
+
+impl Default for Rules {
+    /// Everything is open to everyone but the overview, the API and the console are off.
+    fn default() -> Self {
+        Self {
+            channels: Namespaces::default(),
+            client: ClientOptions::default(),
+            tokens: TokenRules::default(),
+            subscription_tokens: None,
+            asks_by_namespace: false,
+            api: ApiOptions::default(),
+            console: ConsoleOptions::default(),
+            origins: Origins::default(),
+            overview: Who::Nobody,
+            first_admin: None,
+            // Half of what may wait for a connection: the rest is for what comes meanwhile.
+            most_past: 512 << 10,
+        }
+    }
 }
 
 impl Rules {

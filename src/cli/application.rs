@@ -19,12 +19,18 @@ pub(super) fn of(settings: &Settings) -> Result<Broadcast, SetupError> {
     let broadcast = Broadcast::new(settings.rules.clone());
     let broadcast = broadcast.map_err(|error| about_tokens(&error))?;
     let hooks = &settings.hooks;
-    let all = [&hooks.connect, &hooks.refresh, &hooks.subscribe, &hooks.publish, &hooks.rpc];
+    let all = [
+        &hooks.connect,
+        &hooks.refresh,
+        &hooks.subscribe,
+        &hooks.publish,
+        &hooks.rpc,
+    ];
     if all.iter().all(|hook| hook.is_none()) {
         return Ok(broadcast);
     }
     let hooks = HttpHooks::new(hooks.clone()).map_err(|error| about_hooks(&error))?;
-    Ok(broadcast.with_hooks(hooks))
+    Ok(broadcast.with_http_hooks(hooks))
 }
 
 /// A way to have the configuration read again. If it is not good, a line of the log says so, and
@@ -44,10 +50,12 @@ pub(super) fn reload(
         });
         match rules {
             Ok(rules) => {
-                let _ = handle.run(|logged, ctx| match logged.application().reload(ctx, rules) {
-                    Ok(()) => info!("read the configuration again"),
-                    Err(error) => keep(&about_tokens(&error)),
-                });
+                let _ = handle.run(
+                    |logged, ctx| match logged.application().reload(ctx, rules) {
+                        Ok(()) => info!("read the configuration again"),
+                        Err(error) => keep(&about_tokens(&error)),
+                    },
+                );
             }
             Err(error) => keep(&error),
         }

@@ -205,7 +205,9 @@ impl<'f> Section<'f> {
         let line = self.find(key).map(|(line, _)| line);
         match self.table {
             Some(_) => self.report_at(line, key, &problem),
-            None => self.report.add(0, SetupError::new(&key.replace('_', "-"), problem).0),
+            None => self
+                .report
+                .add(0, SetupError::new(&key.replace('_', "-"), problem).0),
         }
     }
 
@@ -295,8 +297,7 @@ impl Report<'_> {
         };
         let all: Vec<(String, String)> = asked.iter().map(|(path, _)| parts(path)).collect();
         let siblings = all.iter();
-        let siblings =
-            siblings.filter(|(other, name)| other == parent && !name.ends_with(']'));
+        let siblings = siblings.filter(|(other, name)| other == parent && !name.ends_with(']'));
         let siblings: Vec<&str> = siblings.map(|(_, name)| &**name).collect();
         match hint(name, &siblings) {
             near if !near.is_empty() => near,
@@ -394,7 +395,10 @@ mod tests {
     fn a_key_that_stands_elsewhere_is_named_there() {
         let of = |text: &str| read(text).unwrap_err().to_string();
         let error = of("allowed_origins = []");
-        assert!(error.ends_with("it is `client.allowed_origins` here"), "{error}");
+        assert!(
+            error.ends_with("it is `client.allowed_origins` here"),
+            "{error}"
+        );
         assert!(of("it_is = true").ends_with("is `on.it_is` meant?"));
     }
 
@@ -403,6 +407,9 @@ mod tests {
         let found = File::default().read(|root| root.section("a").wrong("b_c", "is bad; mend it"));
         assert_eq!(found.unwrap_err().to_string(), "b-c: is bad; mend it");
         let found = file("\n[a]\n").read(|root| root.section("a").wrong("b_c", "is bad; mend it"));
-        assert_eq!(found.unwrap_err().to_string(), "a.toml:2: a.b_c: is bad; mend it");
+        assert_eq!(
+            found.unwrap_err().to_string(),
+            "a.toml:2: a.b_c: is bad; mend it"
+        );
     }
 }

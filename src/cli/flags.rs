@@ -25,7 +25,14 @@ pub(crate) struct Flags {
 
     /// A file with everything that flags say and much more: tokens, the API's key, hooks, channels;
     /// `stentor check` says whether it is good
-    #[arg(long, short, global = true, value_name = "FILE", env = "STENTOR_CONFIG", hide_env = true)]
+    #[arg(
+        long,
+        short,
+        global = true,
+        value_name = "FILE",
+        env = "STENTOR_CONFIG",
+        hide_env = true
+    )]
     pub(super) config: Option<PathBuf>,
 
     /// Where to listen: ADDRESS:PORT, [IPV6]:PORT or unix:PATH; may be repeated [default:

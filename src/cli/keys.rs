@@ -53,7 +53,11 @@ impl Draft {
         server.set("admin_listen", &mut self.admin_listen, list(endpoint));
         self.overview = server.get("overview", word(who)).or(self.overview);
         let limits = &mut self.config.limits;
-        server.set("max_fragments", &mut self.config.protocol.max_fragments, count);
+        server.set(
+            "max_fragments",
+            &mut self.config.protocol.max_fragments,
+            count,
+        );
         let per_ip = server.get("max_connections_per_ip", count);
         limits.max_connections_per_ip = per_ip.or(limits.max_connections_per_ip);
         server.set("outbox_soft", &mut limits.outbox_soft, size);
@@ -78,9 +82,12 @@ impl Draft {
     fn transports(&mut self, root: &Section<'_>) {
         let client = &mut self.rules.client;
         let largest = &mut self.config.protocol.max_message_size;
-        root.section("websocket").set("message_size_limit", largest, size);
-        root.section("uni_websocket").set("enabled", &mut client.uni_websocket, yes);
-        root.section("uni_sse").set("enabled", &mut client.uni_sse, yes);
+        root.section("websocket")
+            .set("message_size_limit", largest, size);
+        root.section("uni_websocket")
+            .set("enabled", &mut client.uni_websocket, yes);
+        root.section("uni_sse")
+            .set("enabled", &mut client.uni_sse, yes);
     }
 
     fn client(&mut self, client: &Section<'_>) {
@@ -93,19 +100,36 @@ impl Draft {
         client.set("ping_interval", &mut options.ping_interval, time);
         client.set("pong_timeout", &mut options.pong_timeout, time);
         client.set("stale_close_delay", &mut options.stale_close_delay, time);
-        client.set("expired_close_delay", &mut options.expired_close_delay, time);
-        client.set("expired_sub_close_delay", &mut options.expired_sub_close_delay, time);
-        client.set("user_connection_limit", &mut options.user_connection_limit, count);
+        client.set(
+            "expired_close_delay",
+            &mut options.expired_close_delay,
+            time,
+        );
+        client.set(
+            "expired_sub_close_delay",
+            &mut options.expired_sub_close_delay,
+            time,
+        );
+        client.set(
+            "user_connection_limit",
+            &mut options.user_connection_limit,
+            count,
+        );
         let limit = &mut options.recovery_max_publication_limit;
         client.set("recovery_max_publication_limit", limit, count);
         let limit = &mut options.history_max_publication_limit;
         client.set("history_max_publication_limit", limit, count);
         if options.pong_timeout >= options.ping_interval {
-            client.wrong("pong_timeout", "is not shorter than ping_interval; make it shorter");
+            client.wrong(
+                "pong_timeout",
+                "is not shorter than ping_interval; make it shorter",
+            );
         }
         self.channel_limit = client.get("channel_limit", count);
         // As there, 0 is no limit of its own.
-        let limit = client.get("connection_limit", count).filter(|&limit| limit > 0);
+        let limit = client
+            .get("connection_limit", count)
+            .filter(|&limit| limit > 0);
         let limits = &mut self.config.limits;
         limits.max_connections = limit.unwrap_or(limits.max_connections);
         client.set("queue_max_size", &mut limits.outbox_hard, size);
@@ -126,7 +150,10 @@ impl Draft {
         tokens(&section, &mut of_their_own);
         match section.get("enabled", yes) {
             Some(true) if !of_their_own.is_some() => {
-                section.wrong("enabled", "there is no key; add hmac_secret_key or another one");
+                section.wrong(
+                    "enabled",
+                    "there is no key; add hmac_secret_key or another one",
+                );
             }
             Some(true) => self.rules.subscription_tokens = Some(of_their_own),
             _ if of_their_own.is_some() => {
@@ -139,7 +166,10 @@ impl Draft {
     fn hooks(&mut self, root: &Section<'_>) {
         let hooks = &mut self.hooks;
         let of_client = root.section("client").section("proxy");
-        for (key, place) in [("connect", &mut hooks.connect), ("refresh", &mut hooks.refresh)] {
+        for (key, place) in [
+            ("connect", &mut hooks.connect),
+            ("refresh", &mut hooks.refresh),
+        ] {
             let section = of_client.section(key);
             let is_enabled = section.get("enabled", yes) == Some(true);
             *place = hook(&section).filter(|_| is_enabled);
@@ -165,7 +195,11 @@ impl Draft {
         api.set("key", &mut rules.api.key, some_text);
         api.set("insecure", &mut rules.api.insecure, yes);
         let modes = [("", false), ("transport", true)];
-        api.set("error_mode", &mut rules.api.transport_errors, one_of(&modes));
+        api.set(
+            "error_mode",
+            &mut rules.api.transport_errors,
+            one_of(&modes),
+        );
         let admin = root.section("admin");
         admin.set("enabled", &mut rules.console.enabled, yes);
         admin.set("password", &mut rules.console.admin_token, some_text);
@@ -203,11 +237,19 @@ impl Draft {
         flags: &TopicFlags,
     ) {
         let channel = root.section("channel");
-        channel.set("max_length", &mut self.rules.client.channel_max_length, count);
+        channel.set(
+            "max_length",
+            &mut self.rules.client.channel_max_length,
+            count,
+        );
         if !(1..=255).contains(&self.rules.client.channel_max_length) {
             channel.wrong("max_length", "is not from 1 to 255; 255 is good for all");
         }
-        channel.set("history_meta_ttl", &mut usual.topic.history_meta_ttl, long_time);
+        channel.set(
+            "history_meta_ttl",
+            &mut usual.topic.history_meta_ttl,
+            long_time,
+        );
         let without = channel.section("without_namespace");
         let mut default = usual.clone();
         read_channel(&without, &mut default);
@@ -225,7 +267,10 @@ impl Draft {
             };
             if let Err(error) = self.rules.channels.insert(&name, options) {
                 let name = name.escape_debug();
-                section.wrong("name", format_args!("`{name}`: {error}; give it another one"));
+                section.wrong(
+                    "name",
+                    format_args!("`{name}`: {error}; give it another one"),
+                );
             }
         }
         self.personal_channel(root);
@@ -251,7 +296,9 @@ impl Draft {
         };
         let mut names = self.rules.channels.names();
         if !name.is_empty() && names.all(|(_, known)| known != name) {
-            let section = root.section("client").section("subscribe_to_user_personal_channel");
+            let section = root
+                .section("client")
+                .section("subscribe_to_user_personal_channel");
             let problem = "is none of channel.namespaces; add it there";
             section.wrong("personal_channel_namespace", problem);
         }
@@ -282,8 +329,14 @@ fn tokens(section: &Section<'_>, rules: &mut TokenRules) {
 fn hook(section: &Section<'_>) -> Option<HttpHook> {
     let mut hook = HttpHook::default();
     section.set("timeout", &mut hook.timeout, time);
-    section.set("http_headers", &mut hook.http_headers, list(|name| Ok(name.into())));
-    section.section("http").set("static_headers", &mut hook.static_headers, pairs);
+    section.set(
+        "http_headers",
+        &mut hook.http_headers,
+        list(|name| Ok(name.into())),
+    );
+    section
+        .section("http")
+        .set("static_headers", &mut hook.static_headers, pairs);
     hook.endpoint = section.get("endpoint", some_text)??;
     Some(hook)
 }
@@ -310,12 +363,20 @@ fn topic_options(section: &Section<'_>, options: &mut ChannelOptions) {
 fn subscriber_options(section: &Section<'_>, options: &mut ChannelOptions) {
     section.set("presence", &mut options.presence, yes);
     section.set("join_leave", &mut options.join_leave, yes);
-    section.set("force_push_join_leave", &mut options.force_push_join_leave, yes);
+    section.set(
+        "force_push_join_leave",
+        &mut options.force_push_join_leave,
+        yes,
+    );
     section.set("force_positioning", &mut options.force_positioning, yes);
     section.set("allow_positioning", &mut options.allow_positioning, yes);
     section.set("force_recovery", &mut options.force_recovery, yes);
     section.set("allow_recovery", &mut options.allow_recovery, yes);
-    section.set("force_recovery_mode", &mut options.recovery_mode, one_of(&MODES));
+    section.set(
+        "force_recovery_mode",
+        &mut options.recovery_mode,
+        one_of(&MODES),
+    );
     section.set("auto_cache_recover", &mut options.auto_cache_recover, yes);
 }
 
@@ -337,8 +398,16 @@ fn permissions(section: &Section<'_>, options: &mut ChannelOptions) {
     let limited = &mut options.allow_user_limited_channels;
     section.set("allow_user_limited_channels", limited, yes);
     section.set("channel_regex", &mut options.channel_regex, regex);
-    section.set("subscribe_proxy_enabled", &mut options.subscribe_proxy_enabled, yes);
-    section.set("publish_proxy_enabled", &mut options.publish_proxy_enabled, yes);
+    section.set(
+        "subscribe_proxy_enabled",
+        &mut options.subscribe_proxy_enabled,
+        yes,
+    );
+    section.set(
+        "publish_proxy_enabled",
+        &mut options.publish_proxy_enabled,
+        yes,
+    );
 }
 
 const LEVELS: [(&str, LevelFilter); 7] = [

@@ -112,7 +112,11 @@ pub(super) fn contradiction(options: &ChannelOptions) -> Option<(&'static str, &
     let (size, ttl) = (topic.history_size, topic.history_ttl);
     let is_cache = options.recovery_mode == RecoveryMode::Cache;
     let recovers = options.force_recovery || options.allow_recovery;
-    let recovery = if options.force_recovery { "force_recovery" } else { "allow_recovery" };
+    let recovery = if options.force_recovery {
+        "force_recovery"
+    } else {
+        "allow_recovery"
+    };
     [
         (
             size > 0 && ttl.is_zero(),

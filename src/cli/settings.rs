@@ -568,7 +568,10 @@ mod tests {
         assert_eq!(config.protocol.max_message_size, 128 << 10);
         assert_eq!(rules.client.message_size_limit, 128 << 10);
         assert_eq!(config.timeouts.drain, Duration::from_secs(7));
-        assert_eq!((log_level, rules.overview), (LevelFilter::WARN, Who::Nobody));
+        assert_eq!(
+            (log_level, rules.overview),
+            (LevelFilter::WARN, Who::Nobody)
+        );
 
         let flags = "--listen=[::1]:9 --max-topics=6 --overview=anyone --history-size=4";
         let flags: Vec<&str> = flags.split(' ').collect();
@@ -602,12 +605,19 @@ mod tests {
         ";
         let flags = ["--history-ttl=1m", "--history-size=2", "--publish=nobody"];
         let more = ["--namespace=chat: presence=no, history-size=5;more: slow=latest"];
-        let rules = with_file(file, &[&flags[..], &more].concat()).unwrap().rules;
+        let rules = with_file(file, &[&flags[..], &more].concat())
+            .unwrap()
+            .rules;
         let of = |channel| {
             let options = rules.channels.get(rules.channels.id_of(channel));
             let topic = &options.topic;
             let hours = topic.history_meta_ttl.as_secs() / 3600;
-            (topic.history_size, hours, topic.slow, options.access.publish)
+            (
+                topic.history_size,
+                hours,
+                topic.slow,
+                options.access.publish,
+            )
         };
         let usual = SlowPolicy::Disconnect;
         assert_eq!(of("a"), (2, 1, usual, Who::Nobody));
@@ -627,7 +637,10 @@ mod tests {
             ("[client.token]\nhmac_secret_key = \"\"", false),
             ("[client.token]\nhmac_secret_key = \"secret\"", true),
             ("[http_api]\nkey = \"secret\"", true),
-            (&format!("[client.proxy.connect]\nenabled = true\n{backend}"), true),
+            (
+                &format!("[client.proxy.connect]\nenabled = true\n{backend}"),
+                true,
+            ),
             (&format!("[client.proxy.connect]\n{backend}"), false),
             (&format!("[channel.proxy.publish]\n{backend}"), true),
         ] {
@@ -637,7 +650,10 @@ mod tests {
             let found = [access.publish, access.subscribe, rules.overview];
             let expected = if is_guarded { Who::Nobody } else { Who::Anyone };
             assert_eq!(found, [expected; 3], "{file}");
-            assert!(!rules.client.allow_anonymous_connect_without_token, "{file}");
+            assert!(
+                !rules.client.allow_anonymous_connect_without_token,
+                "{file}"
+            );
             assert!(!rules.console.enabled, "{file}");
             let said = "\n[channel.without_namespace]\npublish = \"anyone\"";
             let rules = with_file(&format!("{file}{said}"), &[]).unwrap().rules;
@@ -668,7 +684,8 @@ mod tests {
         assert_eq!(of("", &["--max-topics-per-connection=11"]), Ok((11, 1)));
         assert_eq!(of(said, &["--max-topics-per-connection=99"]), Ok((99, 10)));
         let error = of(said, &["--max-topics-per-connection=27"]).unwrap_err();
-        let expected = "max-topics-per-connection: 27 is too few for a client.channel_limit of 10; ";
+        let expected =
+            "max-topics-per-connection: 27 is too few for a client.channel_limit of 10; ";
         assert!(error.to_string().starts_with(expected), "{error}");
         let largest = i64::MAX.to_string();
         assert!(of(&format!("client.channel_limit = {largest}"), &[]).is_ok());
@@ -676,7 +693,14 @@ mod tests {
 
     #[test]
     fn an_api_takes_many_publications_at_once() {
-        let body = |file| with_file(file, &[]).unwrap().config.protocol.http.max_body_size;
+        let body = |file| {
+            with_file(file, &[])
+                .unwrap()
+                .config
+                .protocol
+                .http
+                .max_body_size
+        };
         assert_eq!(body(""), 64 << 10);
         assert_eq!(body("http_api.key = \"a\""), 1 << 20);
         assert_eq!(body("http_api.insecure = true"), 1 << 20);
@@ -695,8 +719,18 @@ mod tests {
                 "history_meta_ttl",
                 "as long",
             ),
-            ("force_recovery = true", 2, "force_recovery", "add history_size"),
-            ("allow_recovery = true", 2, "allow_recovery", "add history_size"),
+            (
+                "force_recovery = true",
+                2,
+                "force_recovery",
+                "add history_size",
+            ),
+            (
+                "allow_recovery = true",
+                2,
+                "allow_recovery",
+                "add history_size",
+            ),
             (
                 "history_size = 1\nhistory_ttl = '2h'\nforce_recovery = true\n\
                  auto_cache_recover = true",
@@ -704,40 +738,99 @@ mod tests {
                 "auto_cache_recover",
                 "\"cache\"",
             ),
-            ("force_push_join_leave = true", 2, "force_push_join_leave", "add join_leave"),
-            ("subscribe_proxy_enabled = true", 2, "subscribe_proxy_enabled", "channel.proxy"),
-            ("publish_proxy_enabled = true", 2, "publish_proxy_enabled", "channel.proxy"),
-            ("channel_regex = '['", 2, "channel_regex", "regular expression"),
+            (
+                "force_push_join_leave = true",
+                2,
+                "force_push_join_leave",
+                "add join_leave",
+            ),
+            (
+                "subscribe_proxy_enabled = true",
+                2,
+                "subscribe_proxy_enabled",
+                "channel.proxy",
+            ),
+            (
+                "publish_proxy_enabled = true",
+                2,
+                "publish_proxy_enabled",
+                "channel.proxy",
+            ),
+            (
+                "channel_regex = '['",
+                2,
+                "channel_regex",
+                "regular expression",
+            ),
             ("publish = 'all'", 2, "publish", "anyone, nobody"),
         ] {
             let of = |section: &str, name: &str, path: &str| {
                 let file = format!("{section}\n{file}\n{name}");
                 let error = with_file(&file, &[]).unwrap_err().to_string();
                 let start = format!("a.toml:{line}: {path}.{key}: ");
-                assert!(error.starts_with(&start) && error.contains(remedy), "{error}");
+                assert!(
+                    error.starts_with(&start) && error.contains(remedy),
+                    "{error}"
+                );
                 assert_eq!(error.lines().count(), 1, "{error}");
             };
-            of("[channel.without_namespace]", "", "channel.without_namespace");
-            of("[[channel.namespaces]]", "name = 'a'", "channel.namespaces[0]");
+            of(
+                "[channel.without_namespace]",
+                "",
+                "channel.without_namespace",
+            );
+            of(
+                "[[channel.namespaces]]",
+                "name = 'a'",
+                "channel.namespaces[0]",
+            );
         }
     }
 
     #[test]
     fn what_is_wrong_elsewhere_is_said_with_its_line() {
         for (file, start, remedy) in [
-            ("[[channel.namespaces]]", "1: channel.namespaces[0].name: ", "add name"),
+            (
+                "[[channel.namespaces]]",
+                "1: channel.namespaces[0].name: ",
+                "add name",
+            ),
             (
                 "[[channel.namespaces]]\nname = 'a b'",
                 "2: channel.namespaces[0].name: `a b`: ",
                 "another",
             ),
             ("channel.max_length = 256", "1: channel.max_length: ", "255"),
-            ("client.pong_timeout = '25s'", "1: client.pong_timeout: ", "shorter"),
-            ("client.allowed_origins = 'a.b'", "1: client.allowed_origins: `a.b` ", "https://"),
-            ("server.listen = [\n'9001']", "1: server.listen: `9001` ", "127.0.0.1:9001"),
-            ("[client.proxy.refresh]\nenabled = true", "2: client.proxy.refresh.enabled: ", "add"),
-            ("rpc.without_namespace.proxy_enabled = true", "1: rpc.without", "rpc.proxy.endpoint"),
-            ("[client.subscription_token]\nenabled = true", "2: client.subscription_token", "add"),
+            (
+                "client.pong_timeout = '25s'",
+                "1: client.pong_timeout: ",
+                "shorter",
+            ),
+            (
+                "client.allowed_origins = 'a.b'",
+                "1: client.allowed_origins: `a.b` ",
+                "https://",
+            ),
+            (
+                "server.listen = [\n'9001']",
+                "1: server.listen: `9001` ",
+                "127.0.0.1:9001",
+            ),
+            (
+                "[client.proxy.refresh]\nenabled = true",
+                "2: client.proxy.refresh.enabled: ",
+                "add",
+            ),
+            (
+                "rpc.without_namespace.proxy_enabled = true",
+                "1: rpc.without",
+                "rpc.proxy.endpoint",
+            ),
+            (
+                "[client.subscription_token]\nenabled = true",
+                "2: client.subscription_token",
+                "add",
+            ),
             (
                 "[client.subscription_token]\nhmac_secret_key = 'a'",
                 "1: client.subscription_token.enabled: ",

@@ -16,7 +16,9 @@ pub(super) fn text(value: &DeValue<'_>) -> Result<String, String> {
     let DeValue::String(text) = value else {
         return Err(format!("is {}; write a text, as in \"…\"", kind(value)));
     };
-    let name = text.strip_prefix("${").and_then(|text| text.strip_suffix('}'));
+    let name = text
+        .strip_prefix("${")
+        .and_then(|text| text.strip_suffix('}'));
     match name {
         None => Ok(text.clone().into_owned()),
         Some(name) => match env::var(name) {
@@ -67,7 +69,10 @@ pub(super) fn count<T: FromStr<Err = ParseIntError>>(value: &DeValue<'_>) -> Res
 
 /// Reads a number of bytes, with or without a unit.
 pub(super) fn size(value: &DeValue<'_>) -> Result<usize, String> {
-    quoting(&scalar(value, "a size, such as \"64KiB\" or 65536")?, units::size)
+    quoting(
+        &scalar(value, "a size, such as \"64KiB\" or 65536")?,
+        units::size,
+    )
 }
 
 /// Reads a length of time.
@@ -109,7 +114,10 @@ pub(super) fn regex(value: &DeValue<'_>) -> Result<Option<Regex>, String> {
             let error = error.to_string();
             let problem = error.lines().last().unwrap_or_default();
             let problem = problem.trim_start_matches("error: ");
-            format!("`{}` is no regular expression: {problem}", text.escape_debug())
+            format!(
+                "`{}` is no regular expression: {problem}",
+                text.escape_debug()
+            )
         })
     };
     some_text(value)?.map(compile).transpose()
@@ -173,8 +181,14 @@ mod tests {
     fn one_text_is_a_list_as_well() {
         let words = || list(|text| Ok(text.to_owned()));
         assert_eq!(read("'a'", words()), Ok(vec!["a".into()]));
-        assert_eq!(read("['a', 'b']", words()), Ok(vec!["a".into(), "b".into()]));
-        assert_eq!(read("{ b = 'c' }", pairs), Ok(vec![("b".into(), "c".into())]));
+        assert_eq!(
+            read("['a', 'b']", words()),
+            Ok(vec!["a".into(), "b".into()])
+        );
+        assert_eq!(
+            read("{ b = 'c' }", pairs),
+            Ok(vec![("b".into(), "c".into())])
+        );
     }
 
     #[test]
@@ -184,13 +198,19 @@ mod tests {
         assert_eq!(read("'$PATH'", text), Ok("$PATH".into()));
         assert_eq!(read("''", some_text), Ok(None));
         let error = read("'${NO VARIABLE}'", text).unwrap_err();
-        assert!(error.starts_with("the variable NO VARIABLE is not set; "), "{error}");
+        assert!(
+            error.starts_with("the variable NO VARIABLE is not set; "),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_value_of_another_type_says_which_one_it_has_to_be() {
         for (problem, expected) in [
-            (read("1.5", count::<u8>).err(), "is a number; write a number"),
+            (
+                read("1.5", count::<u8>).err(),
+                "is a number; write a number",
+            ),
             (read("300", count::<u8>).err(), "`300` is too large"),
             (read("-1", count::<u8>).err(), "`-1` is not a whole number"),
             (read("25", time).err(), "`25` is not a length of time"),
@@ -199,7 +219,10 @@ mod tests {
             (read("1", text).err(), "is a number; write a text"),
             (read("[1]", list(|_| Ok(()))).err(), "is a number; write"),
             (read("'('", regex).err(), "`(` is no regular expression"),
-            (read("'c'", one_of(&[("a", 1), ("b", 2)])).err(), "`c` is none of a, b"),
+            (
+                read("'c'", one_of(&[("a", 1), ("b", 2)])).err(),
+                "`c` is none of a, b",
+            ),
         ] {
             let problem = problem.expect("it is wrong");
             assert!(problem.starts_with(expected), "{problem}");

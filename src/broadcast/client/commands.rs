@@ -5,6 +5,7 @@ use stentor::Context;
 use super::codes;
 use super::command::{self, Method, Publish, Rpc};
 use super::state::ClientKey;
+use super::subscribe::may_see;
 use super::{Clients, Failure, World};
 use crate::broadcast::channel::Permission;
 use crate::broadcast::exchange::{Draft, Exchange, HistoryQuery, options_of};
@@ -71,8 +72,8 @@ impl Clients {
         if !std::mem::take(&mut client.is_pinged) {
             return Err(codes::BAD_COMMAND.into());
         }
-        let interval = super::ticks(rules.client.ping_interval);
-        let waited = super::ticks(rules.client.pong_timeout);
+        let interval = super::dues::ticks(rules.client.ping_interval);
+        let waited = super::dues::ticks(rules.client.pong_timeout);
         // The next one follows the last one, not its answer.
         let sent = client.ping_at.saturating_sub(waited);
         let tick = self.dues.as_ref().map_or(0, |dues| dues.tick(now));
@@ -93,7 +94,7 @@ impl Clients {
         let permission = of(options_of(rules, channel)?)?;
         let client = &self.all[key.0 as usize];
         let is_subscribed = client.sub(channel).is_some();
-        if permission.allows(&client.user, is_subscribed) || rules.client.insecure {
+        if may_see(rules, channel, permission, &client.user, is_subscribed) {
             Ok(channel)
         } else {
             Err(codes::PERMISSION_DENIED.into())
@@ -152,7 +153,7 @@ impl Clients {
                 Answer::Now(result) => {
                     let how = result.map_err(Failure::from)?;
                     return self
-                        .publish_with(ctx, world, key, id, &publish, how)
+                        .publish_with(ctx, world, key, id, &publish, &how)
                         .map(Some);
                 }
                 Answer::Later => {
@@ -170,7 +171,7 @@ impl Clients {
             return Err(codes::PERMISSION_DENIED.into());
         }
         let how = hooks::Publish::default();
-        self.publish_with(ctx, world, key, id, &publish, how)
+        self.publish_with(ctx, world, key, id, &publish, &how)
             .map(Some)
     }
 
@@ -182,7 +183,7 @@ impl Clients {
         key: ClientKey,
         id: u32,
         publish: &Publish,
-        how: hooks::Publish,
+        how: &hooks::Publish,
     ) -> Result<(), Failure> {
         let channel = &*publish.channel;
         // The reply to a subscription comes in front of what is published to it.

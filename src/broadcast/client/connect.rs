@@ -118,6 +118,11 @@ impl Clients {
                 self.fail(ctx, key, id, failure);
                 self.flush(ctx, key);
                 let now = ctx.now();
+                // It may have been let in by half.
+                let subs = std::mem::take(&mut self.all[key.0 as usize].subs);
+                for sub in subs {
+                    self.leave_channel(ctx, key, &sub.channel);
+                }
                 let client = &mut self.all[key.0 as usize];
                 client.stage = Stage::Over;
                 if let Some(dues) = &mut self.dues {
@@ -167,7 +172,7 @@ impl Clients {
         // Those who came together are not pinged together: the first time is between a half and a
         // whole interval away.
         let interval = ticks(options.ping_interval).max(2);
-        let spread = u64::from(client.uuid.first()) * u64::from(interval / 2) >> 8;
+        let spread = (u64::from(client.uuid.first()) * u64::from(interval / 2)) >> 8;
         client.ping_at = tick + interval - spread as Tick;
         let uuid = client.uuid.text();
         let (transport, has_pings) = (client.transport, client.has_pings);

@@ -4,6 +4,10 @@ use std::time::Duration;
 
 /// The options of clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are switches of the configuration"
+)]
 pub struct ClientOptions {
     /// Everything is allowed to everybody.
     pub insecure: bool,

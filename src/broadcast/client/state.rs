@@ -52,8 +52,6 @@ pub(super) struct Rare {
     pub(super) headers: Box<[(Box<str>, Box<str>)]>,
     /// A command whose hook has not answered, and what the client said since.
     pub(super) waiting: Option<Waiting>,
-    /// What a unidirectional client brought in its query.
-    pub(super) request: Option<super::command::Connect>,
 }
 
 #[derive(Debug)]
@@ -189,7 +187,7 @@ pub(super) struct Effective {
 }
 
 impl Effective {
-    pub(super) fn of(options: &crate::broadcast::ChannelOptions, overrides: &Overrides) -> Self {
+    pub(super) fn of(options: &crate::broadcast::ChannelOptions, overrides: Overrides) -> Self {
         Self {
             pushes_join_leave: overrides
                 .force_push_join_leave

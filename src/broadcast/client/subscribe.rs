@@ -15,7 +15,7 @@ use super::connect::{is_unknown, lifetime};
 use super::state::{ClientKey, Effective, Sub};
 use super::{Clients, Failure, World, publication_json, unix_now};
 use crate::broadcast::auth::TokenError;
-use crate::broadcast::channel::{ChannelOptions, Name};
+use crate::broadcast::channel::{ChannelOptions, Name, Permission};
 use crate::broadcast::hooks::{Answer, Ask, SubscribeRequest, Subscribed};
 use crate::broadcast::{OWN, Place, RecoveryMode, Rules, Who};
 
@@ -206,9 +206,9 @@ impl Clients {
         request: &Request,
     ) -> Result<String, Failure> {
         let options = rules.options_of(channel);
-        let effective = Effective::of(options, &grant.overrides);
+        let effective = Effective::of(options, grant.overrides);
         let client = &self.all[key.0 as usize];
-        let may_read = options.see_history.allows(&client.user, true) || rules.client.insecure;
+        let may_read = may_see(rules, channel, options.see_history, &client.user, true);
         let keeps = options.keeps_history();
         let is_recoverable = keeps
             && (effective.recovers || request.recoverable && (options.allow_recovery || may_read));
@@ -243,7 +243,7 @@ impl Clients {
         {
             return Err(codes::LIMIT_EXCEEDED.into());
         }
-        let sees = options.see_presence.allows(&client.user, true) || rules.client.insecure;
+        let sees = may_see(rules, channel, options.see_presence, &client.user, true);
         if options.join_leave && (effective.pushes_join_leave || request.join_leave && sees) {
             // Not to hear who comes and goes is no reason to refuse the channel.
             let _ = ctx.subscribe_connection(id, &beside(channel));
@@ -270,7 +270,17 @@ impl Clients {
             return;
         };
         client.subs.swap_remove(index);
-        let id = client.id;
+        self.leave_channel(ctx, key, channel);
+    }
+
+    /// The engine does not serve it to a client any more.
+    pub(super) fn leave_channel(
+        &self,
+        ctx: &mut Context<'_, Place>,
+        key: ClientKey,
+        channel: &str,
+    ) {
+        let id = self.all[key.0 as usize].id;
         // Its own leave is nothing that it is told.
         ctx.unsubscribe_connection(id, &beside(channel));
         ctx.unsubscribe_connection(id, channel);
@@ -351,6 +361,18 @@ pub(super) fn is_permitted(rules: &Rules, user: &str, channel: &str) -> bool {
     let for_clients = options.allow_subscribe_for_client
         && (!user.is_empty() || options.allow_subscribe_for_anonymous);
     is_open || for_clients
+}
+
+/// Whether a user may see the past or the presence of a channel. Without a protocol everyone sees
+/// both of a topic that is open.
+pub(super) fn may_see(
+    rules: &Rules,
+    channel: &str,
+    permission: Permission,
+    user: &str,
+    is_subscribed: bool,
+) -> bool {
+    permission.allows(user, is_subscribed) || rules.may_subscribe(channel) || rules.client.insecure
 }
 
 /// The topic on which it is told who comes to a channel and leaves it. A digest, since a name may
