@@ -24,6 +24,7 @@ mod route;
 mod rules;
 
 use stentor::protocol::http::{Request, Response};
+use stentor::topic::NamespaceId;
 use stentor::{
     Accept, Cause, CloseCode, Closed, Context, Form, Handler, Lost, Message, Output, PresenceEvent,
     Publication, TopicOptions,
@@ -113,6 +114,38 @@ impl Broadcast {
         self.with_hooks(hooks)
     }
 
+    /// Takes other rules from now on. What is there stays: subscriptions, connections, what is kept.
+    ///
+    /// The namespaces are still the same ones, in the same order, and so are the listeners. Keys that
+    /// are fetched from another place than before are waited for, up to 5 seconds.
+    ///
+    /// # Errors
+    ///
+    /// A key for tokens cannot be used or had; then the other rules stay as they were.
+    pub fn reload(
+        &mut self,
+        ctx: &mut Context<'_, Place>,
+        rules: Rules,
+    ) -> Result<(), TokenSetupError> {
+        match (&mut self.subscription_tokens, &rules.subscription_tokens) {
+            (Some(tokens), Some(rules)) => tokens.reload(rules)?,
+            (tokens, rules) => *tokens = rules.as_ref().map(Tokens::new).transpose()?,
+        }
+        self.tokens.reload(&rules.tokens)?;
+        let first_admin = self.rules.first_admin;
+        self.rules = Rules {
+            first_admin,
+            ..rules
+        };
+        let channels = &self.rules.channels;
+        let default = channels.get(NamespaceId::DEFAULT);
+        ctx.set_options("", default.topic_options());
+        for (id, name) in channels.names() {
+            ctx.set_options(name, channels.get(id).topic_options());
+        }
+        Ok(())
+    }
+
     /// The clients, and what they have to do with.
     fn clients(&mut self) -> (&mut Clients, World<'_>) {
         let world = World {
@@ -150,7 +183,7 @@ impl Broadcast {
                     request,
                 ))
             }
-            (_, "OPTIONS") => Ok(self.tell_methods(methods)),
+            (_, "OPTIONS") => Ok(self.tell_methods(request, methods)),
             (Route::Topic(topic), "POST") => self.post(ctx, &topic, request),
             (Route::Topic(topic), "GET") if wants_events(request) => {
                 self.stream(ctx, &topic, request)
@@ -229,9 +262,9 @@ impl Broadcast {
         uncached(with(response, &[("Content-Type", metrics::CONTENT_TYPE)]))
     }
 
-    fn tell_methods(&self, methods: &[&str]) -> Response {
+    fn tell_methods(&self, request: &Request<'_>, methods: &[&str]) -> Response {
         let response = with(Response::new(204), &[("Allow", &methods.join(", "))]);
-        if !self.rules.origins.is_some() {
+        if !self.rules.origins.admits(request) {
             return response;
         }
         // What a page of another origin may send (Fetch §3.3.3).
