@@ -1,12 +1,12 @@
 //! The broadcast application: what a client sends to a topic, everyone in the topic hears.
 //!
 //! The path names the topic: `/t/NAME`, and `/` for the topic `lobby`. It is a WebSocket, a stream
-//! of events, a place to post to, and a page for browsers. An ordinary user of the library:
+//! of events, a place to post to, and a page for browsers. Browsers find the console at `/`. An ordinary user of the library:
 //! whatever is done here, an embedder can do.
 //!
 //! ```text
 //! request ─▶ route ─┬▶ rules ─▶ raw: a topic as it is
-//!                   └▶ page, overview, metrics
+//!                   └▶ console, page, overview, metrics
 //! ```
 
 mod api;
@@ -29,10 +29,11 @@ use stentor::{
     TopicOptions,
 };
 
+use self::console::{Console, Standing};
 use self::overview::Overview;
-use self::page::Page;
+use self::page::Pages;
 use self::raw::{Raw, SeatId, wants_events};
-use self::route::{OWN, Route};
+use self::route::{LOBBY, OWN, Refusal, Route};
 pub use self::api::ApiOptions;
 pub use self::auth::{TokenRules, TokenSetupError};
 pub use self::channel::{ChannelOptions, DataFormat, Permission, RecoveryMode};
@@ -44,9 +45,10 @@ pub use self::rules::{Access, Origins, Rules, Who};
 #[derive(Debug, Default)]
 pub struct Broadcast {
     rules: Rules,
-    page: Page,
+    pages: Pages,
     overview: Overview,
     raw: Raw,
+    console: Console,
 }
 
 /// What is kept of a connection: which face of the application it sees, and its number there.
@@ -57,6 +59,8 @@ pub enum Place {
     Nowhere,
     /// It hears a topic as it is.
     Raw(SeatId),
+    /// It watches the console.
+    Watcher(Standing),
 }
 
 /// The topics of the application's own: a pattern that they match, and what holds for them.
@@ -80,7 +84,8 @@ impl Broadcast {
         ctx: &mut Context<'_, Place>,
         request: &Request<'_>,
     ) -> Result<Response, Response> {
-        let route = self.route(ctx, request)?;
+        let asks_for_page = matches!(request.method(), "GET" | "HEAD") && !wants_events(request);
+        let route = self.route(ctx, request, asks_for_page)?;
         let methods: &[&str] = match route {
             Route::Topic(_) => &["GET", "HEAD", "POST", "OPTIONS"],
             _ => &["GET", "HEAD", "OPTIONS"],
@@ -92,7 +97,9 @@ impl Broadcast {
                 self.stream(ctx, &topic, request)
             }
             (_, method) if !methods.contains(&method) => Err(not_allowed(methods)),
-            (Route::Topic(_), _) => Ok(self.page.response()),
+            (Route::Topic(_), _) => Ok(self.pages.topic()),
+            (Route::Console, _) => Console::check(&self.rules).map(|()| self.pages.console()),
+            (Route::Feed, _) => Err(Console::refuse(&self.rules, request)),
             (Route::Icon, _) => Ok(Response::new(204)),
             (Route::Overview, _) => match self.rules.overview {
                 Who::Anyone => Ok(json(self.overview.of(ctx))),
@@ -108,12 +115,19 @@ impl Broadcast {
         &self,
         ctx: &Context<'_, Place>,
         request: &'r Request<'_>,
+        asks_for_page: bool,
     ) -> Result<Route<'r>, Response> {
-        let route = Route::of(request.path())?;
-        let is_for_admins = matches!(route, Route::Health | Route::Metrics);
+        let route = match Route::of(request.path())? {
+            Route::Console if !asks_for_page => Route::Topic(LOBBY.into()),
+            route => route,
+        };
+        let is_for_admins = matches!(
+            route,
+            Route::Console | Route::Feed | Route::Health | Route::Metrics
+        );
         match self.rules.first_admin {
             Some(first) if is_for_admins != (ctx.endpoint() >= Some(first)) => {
-                Err(Response::not_found())
+                Err(Refusal::NotFound.into())
             }
             _ => Ok(route),
         }
@@ -163,21 +177,29 @@ impl Handler for Broadcast {
         ctx: &mut Context<'_, Place>,
         request: &Request<'_>,
     ) -> Result<Accept<Place>, Response> {
-        let Route::Topic(topic) = self.route(ctx, request)? else {
-            return Err(Response::not_found());
-        };
+        let route = self.route(ctx, request, false)?;
         self.rules.origins.check(request)?;
-        self.raw.upgrade(ctx, &self.rules, &topic, request)
+        match route {
+            Route::Topic(topic) => self.raw.upgrade(ctx, &self.rules, &topic, request),
+            Route::Feed => Console::upgrade(&self.rules, request),
+            _ => Err(Response::not_found()),
+        }
     }
 
     fn open(&mut self, ctx: &mut Context<'_, Place>) {
-        self.raw.open(ctx, &self.rules);
+        match *ctx.state() {
+            Place::Watcher(standing) => self.console.open(ctx, standing),
+            _ => {
+                self.raw.open(ctx, &self.rules);
+            }
+        }
     }
 
     fn message(&mut self, ctx: &mut Context<'_, Place>, message: Message<'_>) {
         match *ctx.state() {
             Place::Nowhere => {}
             Place::Raw(seat) => self.raw.message(ctx, seat, message),
+            Place::Watcher(standing) => self.console.message(ctx, &self.rules, standing, message),
         }
     }
 
@@ -185,6 +207,13 @@ impl Handler for Broadcast {
         match *ctx.state() {
             Place::Nowhere => {}
             Place::Raw(seat) => self.raw.lost(ctx, seat, lost),
+            Place::Watcher(_) => Console::lost(ctx, lost),
+        }
+    }
+
+    fn timer(&mut self, ctx: &mut Context<'_, Place>, token: u64) {
+        if token == console::TICK {
+            self.console.tick(ctx);
         }
     }
 
@@ -200,6 +229,7 @@ impl Handler for Broadcast {
         match *ctx.state() {
             Place::Nowhere => {}
             Place::Raw(seat) => self.raw.close(seat),
+            Place::Watcher(_) => self.console.close(ctx.id()),
         }
     }
 

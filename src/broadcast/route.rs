@@ -8,8 +8,12 @@ use stentor::topic::{TopicError, TopicTable};
 /// What a path names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Route<'p> {
-    /// A topic, and its page: `/t/NAME`, or `/` for the lobby.
+    /// A topic, and its page: `/t/NAME`.
     Topic(Cow<'p, str>),
+    /// The page of the console; for whoever asks for no page, the lobby: `/`.
+    Console,
+    /// The numbers and commands of the console: `/console/feed`.
+    Feed,
     /// What browsers ask for on their own.
     Icon,
     /// The topics that there are.
@@ -31,7 +35,8 @@ impl<'p> Route<'p> {
     /// What this path, which is percent-encoded, names.
     pub(super) fn of(path: &'p [u8]) -> Result<Self, Refusal> {
         match path {
-            b"/" => Ok(Self::Topic(Cow::Borrowed(LOBBY))),
+            b"/" => Ok(Self::Console),
+            b"/console/feed" => Ok(Self::Feed),
             b"/favicon.ico" => Ok(Self::Icon),
             b"/topics" => Ok(Self::Overview),
             b"/livez" | b"/readyz" | b"/healthz" | b"/health" => Ok(Self::Health),
@@ -48,7 +53,7 @@ impl<'p> Route<'p> {
 pub(super) const OWN: char = '@';
 
 /// Where those meet who name no topic.
-const LOBBY: &str = "lobby";
+pub(super) const LOBBY: &str = "lobby";
 
 /// The name of a topic or a pattern. It may hold slashes, written as such or as `%2F`.
 fn topic(encoded: &[u8]) -> Result<Cow<'_, str>, &'static str> {
@@ -106,7 +111,7 @@ impl From<Refusal> for Response {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::NotFound => {
-                Response::new(404).text("Not found. Topics are at /t/NAME, the lobby is at /.\n")
+                Response::new(404).text("Not found. Topics are at /t/NAME.\n")
             }
             Refusal::BadName(problem) => {
                 Response::new(400).text(format!("The name of the topic is not good: {problem}.\n"))
@@ -128,7 +133,6 @@ mod tests {
 
     #[test]
     fn a_path_names_a_topic() {
-        assert_eq!(topic_of("/"), "lobby");
         assert_eq!(topic_of("/t/news"), "news");
         assert_eq!(topic_of("/t/gr%C3%BC%c3%9fe"), "grüße");
         assert_eq!(topic_of("/t/a/b%2Fc"), "a/b/c");
@@ -176,9 +180,13 @@ mod tests {
             "/t%2Fnews",
             "/Metrics",
             "/topics/",
+            "/console",
+            "/console/feed/",
         ] {
             assert_eq!(Route::of(path.as_bytes()), Err(Refusal::NotFound), "{path}");
         }
+        assert_eq!(Route::of(b"/"), Ok(Route::Console));
+        assert_eq!(Route::of(b"/console/feed"), Ok(Route::Feed));
         assert_eq!(Route::of(b"/favicon.ico"), Ok(Route::Icon));
         assert_eq!(Route::of(b"/topics"), Ok(Route::Overview));
         assert_eq!(Route::of(b"/metrics"), Ok(Route::Metrics));
