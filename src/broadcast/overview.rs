@@ -48,7 +48,11 @@ pub(super) fn largest<'c>(ctx: &'c Context<'_, Place>) -> Topics<'c> {
     let mut topics: Vec<Topic<'_>> = ctx
         .topics()
         .filter(|(name, _)| !name.starts_with(OWN))
-        .map(|(name, subscribers)| Topic { name, subscribers })
+        .map(|(name, subscribers)| Topic {
+            name,
+            subscribers,
+            published: 0,
+        })
         .collect();
     let total = topics.len();
     let by_size = |one: &Topic<'_>, other: &Topic<'_>| {
@@ -60,6 +64,9 @@ pub(super) fn largest<'c>(ctx: &'c Context<'_, Place>) -> Topics<'c> {
         topics.truncate(MOST_TOPICS);
     }
     topics.sort_unstable_by(by_size);
+    for topic in &mut topics {
+        topic.published = ctx.published_to(topic.name);
+    }
     Topics { topics, total }
 }
 
@@ -85,4 +92,6 @@ pub(super) struct Topics<'a> {
 struct Topic<'a> {
     name: &'a str,
     subscribers: usize,
+    /// Messages since it has had a subscriber.
+    published: u32,
 }

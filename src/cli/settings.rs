@@ -11,7 +11,7 @@ use super::SetupError;
 use super::flags::{Command, Flags, LimitFlags, TimeoutFlags, TopicFlags};
 use super::namespaces::NamespaceFlag;
 use super::open_files::RESERVED;
-use stentor::broadcast::{Access, ChannelOptions, Origins, Rules, Who};
+use stentor::broadcast::{Access, ChannelOptions, ConsoleOptions, Origins, Rules, Who};
 
 /// What is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,6 +154,10 @@ fn rules(config: &Config, flags: &Flags) -> Result<Rules, SetupError> {
         channels: Namespaces::new(channel_options(&usual, &flags.topics)?),
         origins: Origins::new(flags.doors.allow_origin.clone()),
         overview: flags.doors.overview.unwrap_or(locally),
+        console: ConsoleOptions {
+            enabled: true,
+            admin_token: flags.doors.admin_token.clone(),
+        },
         // Half of what may wait for a connection: the rest is for what comes meanwhile.
         most_past: config.limits.outbox_hard / 2,
         ..Rules::default()
