@@ -29,16 +29,16 @@ use stentor::{
     TopicOptions,
 };
 
-use self::console::{Console, Standing};
-use self::overview::Overview;
-use self::page::Pages;
-use self::raw::{Raw, SeatId, wants_events};
-use self::route::{LOBBY, OWN, Refusal, Route};
 pub use self::api::ApiOptions;
 pub use self::auth::{TokenRules, TokenSetupError};
 pub use self::channel::{ChannelOptions, DataFormat, Permission, RecoveryMode};
 pub use self::client::ClientOptions;
 pub use self::console::ConsoleOptions;
+use self::console::{Console, Standing};
+use self::overview::Overview;
+use self::page::Pages;
+use self::raw::{Raw, SeatId, wants_events};
+use self::route::{LOBBY, OWN, Refusal, Route};
 pub use self::rules::{Access, Origins, Rules, Who};
 
 /// Topics by path, with a page to try them.

@@ -110,9 +110,7 @@ fn hex_digit(byte: u8) -> Option<u8> {
 impl From<Refusal> for Response {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::NotFound => {
-                Response::new(404).text("Not found. Topics are at /t/NAME.\n")
-            }
+            Refusal::NotFound => Response::new(404).text("Not found. Topics are at /t/NAME.\n"),
             Refusal::BadName(problem) => {
                 Response::new(400).text(format!("The name of the topic is not good: {problem}.\n"))
             }

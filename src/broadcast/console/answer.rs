@@ -63,7 +63,11 @@ enum What<'a> {
 pub(super) fn presence(ctx: &Context<'_, Place>, topic: &str) -> String {
     let kept = ctx.options_of(topic).presence;
     let members = ctx.presence(topic);
-    let total = if kept { members.len() } else { ctx.subscriber_count(topic) };
+    let total = if kept {
+        members.len()
+    } else {
+        ctx.subscriber_count(topic)
+    };
     let listed = members.iter().take(MOST_MEMBERS).map(Listed::of);
     line(&Answer::Presence(Presence {
         topic,
@@ -90,7 +94,9 @@ pub(super) fn history(ctx: &mut Context<'_, Place>, topic: &str) -> Result<Strin
         topic,
         epoch: history.position.epoch.as_str(),
         offset: history.position.offset,
-        publications: fitting.map(|publication| said(topic, publication)).collect(),
+        publications: fitting
+            .map(|publication| said(topic, publication))
+            .collect(),
     })))
 }
 

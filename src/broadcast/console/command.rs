@@ -68,11 +68,24 @@ mod tests {
 
     #[test]
     fn a_command_is_an_object_with_one_member() {
-        assert!(matches!(parse(r#"{"key":"a\nb"}"#), Some(Command::Key(Word(key))) if key == "a\nb"));
-        assert!(matches!(parse(r#"{"tail":"a"}"#), Some(Command::Tail(Some(Word(topic)))) if topic == "a"));
-        assert!(matches!(parse(r#"{"tail":null}"#), Some(Command::Tail(None))));
-        assert!(matches!(parse(r#" {"presence" : "a"} "#), Some(Command::Presence(_))));
-        assert!(matches!(parse(r#"{"history":"a"}"#), Some(Command::History(_))));
+        assert!(
+            matches!(parse(r#"{"key":"a\nb"}"#), Some(Command::Key(Word(key))) if key == "a\nb")
+        );
+        assert!(
+            matches!(parse(r#"{"tail":"a"}"#), Some(Command::Tail(Some(Word(topic)))) if topic == "a")
+        );
+        assert!(matches!(
+            parse(r#"{"tail":null}"#),
+            Some(Command::Tail(None))
+        ));
+        assert!(matches!(
+            parse(r#" {"presence" : "a"} "#),
+            Some(Command::Presence(_))
+        ));
+        assert!(matches!(
+            parse(r#"{"history":"a"}"#),
+            Some(Command::History(_))
+        ));
         for (data, text) in [
             (r#""a\"b""#, "a\"b"),
             (r#"{"a": 1.0}"#, r#"{"a": 1.0}"#),

@@ -21,12 +21,10 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use stentor::protocol::http::{Request, Response};
 use stentor::topic::TopicTable;
-use stentor::{
-    Accept, CloseCode, ConnectionId, Context, Lost, Message, SlowPolicy, TopicOptions,
-};
+use stentor::{Accept, CloseCode, ConnectionId, Context, Lost, Message, SlowPolicy, TopicOptions};
 
 use self::command::{Command, MOST_COMMAND, Word};
-pub use self::door::Standing;
+pub(super) use self::door::Standing;
 use super::raw::{WITH_TOPIC, line, lost};
 use super::{OWN, Place, Rules};
 
@@ -114,10 +112,7 @@ impl Console {
     }
 
     /// Accepts one who wants to watch.
-    pub(super) fn upgrade(
-        rules: &Rules,
-        request: &Request<'_>,
-    ) -> Result<Accept<Place>, Response> {
+    pub(super) fn upgrade(rules: &Rules, request: &Request<'_>) -> Result<Accept<Place>, Response> {
         let standing = door::standing(rules, request)?;
         Ok(Accept::new(Place::Watcher(standing)).form(WITH_TOPIC))
     }
@@ -132,13 +127,11 @@ impl Console {
     /// From here on the numbers come.
     fn admit(&mut self, ctx: &mut Context<'_, Place>, standing: Standing) {
         *ctx.state() = Place::Watcher(standing);
-        tell(
-            ctx,
-            &Told::Welcome(Welcome {
-                version: env!("CARGO_PKG_VERSION"),
-                admin: standing == Standing::Admin,
-            }),
-        );
+        let welcome = Welcome {
+            version: env!("CARGO_PKG_VERSION"),
+            admin: standing == Standing::Admin,
+        };
+        tell(ctx, &Told::Welcome(welcome));
         if ctx.subscribe(FEED).is_err() {
             let _ = ctx.close(CloseCode::TRY_AGAIN_LATER, "there are too many topics");
             return;
@@ -163,7 +156,8 @@ impl Console {
 
     fn numbers(&mut self, ctx: &Context<'_, Place>) -> String {
         let began = *self.began.get_or_insert(ctx.now());
-        numbers::gather(ctx, ctx.now().saturating_duration_since(began), self.wrong_keys)
+        let at = ctx.now().saturating_duration_since(began);
+        numbers::gather(ctx, at, self.wrong_keys)
     }
 
     // ---- commands ----
@@ -177,7 +171,7 @@ impl Console {
     ) {
         let command = Command::parse(message);
         if standing == Standing::Locked {
-            return self.unlock(ctx, rules, &command);
+            return self.unlock(ctx, rules, command.as_ref());
         }
         let done = match command {
             Some(Command::Key(_)) => Err("no key is wanted any more".into()),
@@ -189,7 +183,8 @@ impl Console {
             Some(Command::History(Word(topic))) => may_look(rules, standing, &topic)
                 .and_then(|()| answer::history(ctx, &topic).map_err(|error| error.to_string())),
             Some(Command::Publish { topic, data }) => {
-                publish(ctx, rules, standing, &topic.0, command::text_of(data).as_ref())
+                let text = command::text_of(data);
+                publish(ctx, rules, standing, &topic.0, &text)
             }
             None => Err(format!(
                 "no such command: one of key, tail, presence, history and publish, as JSON of at \
@@ -204,7 +199,7 @@ impl Console {
         &mut self,
         ctx: &mut Context<'_, Place>,
         rules: &Rules,
-        command: &Option<Command<'_>>,
+        command: Option<&Command<'_>>,
     ) {
         match command {
             Some(Command::Key(Word(key))) if door::opens(rules, key) => {
@@ -295,4 +290,65 @@ fn check_name(name: &str) -> Result<(), String> {
         return Err("names that begin with @ are the server's own".into());
     }
     TopicTable::check_name(name).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    use std::sync::mpsc;
+
+    use stentor::{Config, Endpoint, Server};
+
+    use super::*;
+    use crate::broadcast::Broadcast;
+
+    const UPGRADE: &[u8] = b"GET /console/feed HTTP/1.1\r\nHost: 127.0.0.1\r\n\
+        Upgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
+    /// Turns until the timer goes, or does not.
+    fn turn_until(server: &mut Server<Broadcast>, is_ticking: bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let (tell, told) = mpsc::channel();
+            let ask = move |broadcast: &mut Broadcast, _: &mut Context<'_, Place>| {
+                let _ = tell.send(broadcast.console.is_ticking);
+            };
+            server.handle().run(ask).unwrap();
+            server.turn(Some(Duration::from_millis(10))).unwrap();
+            if told.try_recv() == Ok(is_ticking) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{:?}", server.stats());
+        }
+    }
+
+    #[test]
+    fn the_numbers_are_gathered_only_while_somebody_watches() {
+        let rules = Rules {
+            console: ConsoleOptions {
+                enabled: true,
+                admin_token: None,
+            },
+            ..Rules::default()
+        };
+        let mut config = Config::listen(["127.0.0.1:0".parse().unwrap()]);
+        rules.configure(&mut config);
+        let mut server = Server::bind(config, Broadcast::new(rules)).unwrap();
+        let Endpoint::Tcp(address) = server.endpoints()[0] else {
+            panic!("a TCP endpoint")
+        };
+        for _ in 0..2 {
+            let mut watcher = TcpStream::connect(address).unwrap();
+            watcher.write_all(UPGRADE).unwrap();
+            turn_until(&mut server, true);
+            let mut head = [0; 12];
+            watcher.read_exact(&mut head).unwrap();
+            assert_eq!(&head, b"HTTP/1.1 101");
+            drop(watcher);
+            turn_until(&mut server, false);
+            assert_eq!(server.stats().closed_total(), server.stats().opened);
+        }
+    }
 }

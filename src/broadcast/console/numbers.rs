@@ -97,7 +97,9 @@ fn of<'a>(stats: &Stats, gauges: &Gauges) -> Numbers<'a> {
 fn counts(histogram: &Histogram) -> Vec<u64> {
     let mut below = 0;
     let cumulative = histogram.cumulative();
-    cumulative.map(|(_, total)| total - std::mem::replace(&mut below, total)).collect()
+    cumulative
+        .map(|(_, total)| total - std::mem::replace(&mut below, total))
+        .collect()
 }
 
 fn closes(stats: &Stats) -> Vec<(&'static str, u16, u64)> {
@@ -105,11 +107,16 @@ fn closes(stats: &Stats) -> Vec<(&'static str, u16, u64)> {
         Side::Server => "server",
         Side::Peer => "peer",
     };
-    stats.closes().map(|(side, code, count)| (name(side), code, count)).collect()
+    stats
+        .closes()
+        .map(|(side, code, count)| (name(side), code, count))
+        .collect()
 }
 
 fn causes(stats: &Stats) -> Vec<(&'static str, u64)> {
-    let counts = CAUSES.iter().map(|&cause| (cause.name(), stats.closed(cause)));
+    let counts = CAUSES
+        .iter()
+        .map(|&cause| (cause.name(), stats.closed(cause)));
     counts.filter(|&(_, count)| count > 0).collect()
 }
 
@@ -120,7 +127,9 @@ fn resident() -> Option<u64> {
 }
 
 fn parse_resident(status: &str) -> Option<u64> {
-    let value = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let value = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }
@@ -136,7 +145,7 @@ mod tests {
         (stats.published, stats.messages_out, stats.messages_in) = (7, 21, 8);
         (stats.lost.oldest, stats.dropped_slow) = (2, 3);
         stats.turn.record(Duration::from_micros(3));
-        stats.turn.record(Duration::from_secs(60));
+        stats.turn.record(Duration::from_mins(1));
         let mut gauges = Gauges::default();
         (gauges.connections, gauges.open) = (4, 3);
         let numbers: Value = serde_json::from_str(&line(&of(&stats, &gauges))).unwrap();
@@ -153,7 +162,10 @@ mod tests {
         let mut turn = vec![0; 26];
         (turn[2], turn[25]) = (1, 1);
         assert_eq!(numbers["turn"], json!(turn));
-        assert_eq!((&numbers["causes"], &numbers["closes"]), (&json!([]), &json!([])));
+        assert_eq!(
+            (&numbers["causes"], &numbers["closes"]),
+            (&json!([]), &json!([]))
+        );
     }
 
     #[test]
