@@ -7,6 +7,10 @@ use super::Access;
 
 /// The options of a namespace of channels; all off by default.
 #[derive(Clone, Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are switches of the configuration"
+)]
 pub struct ChannelOptions {
     /// What the engine does for its topics: history, and who reads too slowly. Its `presence` is
     /// not looked at.
@@ -160,7 +164,10 @@ mod tests {
         assert_eq!(of("$news"), (None, "news", true, None));
         assert_eq!(of("a:b:c"), (Some("a"), "b:c", false, None));
         assert_eq!(of("$a:b"), (Some("a"), "b", true, None));
-        assert_eq!(of("a:b#1#42,43"), (Some("a"), "b#1#42,43", false, Some("42,43")));
+        assert_eq!(
+            of("a:b#1#42,43"),
+            (Some("a"), "b#1#42,43", false, Some("42,43"))
+        );
         assert!(Name::of("b#42,43").names("43"));
         assert!(!Name::of("b#42,43").names("4"));
         assert!(!Name::of("b#").names(""));

@@ -14,6 +14,14 @@ pub(super) enum Route<'p> {
     Console,
     /// The numbers and commands of the console: `/console/feed`.
     Feed,
+    /// Where clients of the protocol connect.
+    Clients,
+    /// ...in one direction.
+    UniWebSocket,
+    /// ...by a stream of events.
+    UniSse,
+    /// The HTTP API, by the name of the method.
+    Api(&'p str),
     /// What browsers ask for on their own.
     Icon,
     /// The topics that there are.
@@ -38,9 +46,15 @@ impl<'p> Route<'p> {
             b"/" => Ok(Self::Console),
             b"/console/feed" => Ok(Self::Feed),
             b"/favicon.ico" => Ok(Self::Icon),
+            b"/connection/websocket" => Ok(Self::Clients),
+            b"/connection/uni_websocket" => Ok(Self::UniWebSocket),
+            b"/connection/uni_sse" => Ok(Self::UniSse),
             b"/topics" => Ok(Self::Overview),
             b"/livez" | b"/readyz" | b"/healthz" | b"/health" => Ok(Self::Health),
             b"/metrics" => Ok(Self::Metrics),
+            path if path.starts_with(b"/api/") => str::from_utf8(&path[5..])
+                .map(Self::Api)
+                .map_err(|_| Refusal::NotFound),
             path => match path.strip_prefix(b"/t/") {
                 Some(name) => topic(name).map(Self::Topic).map_err(Refusal::BadName),
                 None => Err(Refusal::NotFound),

@@ -192,6 +192,13 @@ impl<'a, S> Context<'a, S> {
         self.core.publish(topic, message.into(), self.key, options)
     }
 
+    /// Whether a publication with this key to this topic would be a repetition, and do nothing
+    /// ([`PublishOptions::idempotency_key`]).
+    pub fn is_repeated(&mut self, topic: &str, key: &str) -> bool {
+        let now = self.core.now;
+        self.core.idempotency.get(topic, key, now).is_some()
+    }
+
     /// Subscribes this connection to a topic, or to all topics that match a pattern; answers
     /// whether it was not before.
     ///

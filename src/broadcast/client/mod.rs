@@ -1,8 +1,589 @@
-//! Clients of Centrifugo's protocol.
+//! Clients of Centrifugo's protocol, in JSON: over a WebSocket in both directions, or over a
+//! WebSocket or a stream of events in one.
+//!
+//! ```text
+//! message ─▶ command ─▶ connect, subscribe, commands ─▶ exchange ─▶ reply
+//!                          │    ▲
+//!                          ▼    │ at once, or later by another thread
+//!                          hooks
+//! publication ─▶ push, once for all clients of a form
+//! timer ─▶ dues ─▶ ping, expiry
+//! ```
 
 pub(super) mod codes;
+mod command;
+mod commands;
+mod connect;
+mod dues;
+mod json;
 mod options;
+mod pace;
 mod push;
+mod query;
+mod state;
+mod subscribe;
+mod users;
+mod waiting;
 
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::time::SystemTime;
+
+use slab::Slab;
+use stentor::protocol::http::{Request, Response};
+use stentor::{Accept, CloseCode, ConnectionId, Context, Lost, Message, PresenceEvent, Sent};
+
+use self::codes::{Disconnect, ErrorReply};
+use self::command::{Command, Method};
+use self::dues::Dues;
+pub(super) use self::json::{Object, one_line};
 pub use self::options::ClientOptions;
-pub(super) use self::push::publication_json;
+pub(super) use self::push::{encode, farewell, is_json, is_own, publication_json};
+use self::query::{Query, bad_request, headers};
+pub use self::state::ClientKey;
+use self::state::{Client, Rare, Stage, Transport, Uuid};
+pub(super) use self::users::Selection;
+use self::users::Users;
+use super::auth::Tokens;
+use super::exchange::Exchange;
+use super::hooks::{Answers, Hooks, Outcomes, Refusal, Ticket};
+use super::{Place, Rules};
+
+/// What clients may say while a hook thinks: as much as one message.
+const MOST_WAITING: usize = 64 << 10;
+
+/// How long a client that was refused has to leave.
+const LEAVE: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// The clients of the protocol.
+#[derive(Debug)]
+pub(super) struct Clients {
+    all: Slab<Client>,
+    users: Users,
+    dues: Option<Dues>,
+    /// Who is about to open.
+    pending: Option<Pending>,
+    /// Replies to the message at hand, to leave in one frame.
+    out: Vec<u8>,
+    /// Channels that were subscribed to in those.
+    fresh: Vec<Box<str>>,
+    answers: Option<Answers>,
+    inbox: Option<mpsc::Receiver<(Ticket, Outcomes)>>,
+    nobody: Rc<str>,
+    counts: ClientCounts,
+}
+
+/// What clients did and what became of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct ClientCounts {
+    pub(super) connected: u64,
+    pub(super) subscribed: u64,
+    /// By code; clients choose none.
+    pub(super) errors: HashMap<u32, u64>,
+    /// ...as well.
+    pub(super) disconnects: HashMap<u16, u64>,
+    pub(super) recovered: u64,
+    pub(super) unrecovered: u64,
+}
+
+#[derive(Debug)]
+struct Pending {
+    transport: Transport,
+    has_pings: bool,
+    headers: Box<[(Box<str>, Box<str>)]>,
+    request: Option<command::Connect>,
+}
+
+/// What clients have to do with, beside themselves.
+pub(super) struct World<'w> {
+    pub(super) rules: &'w Rules,
+    pub(super) tokens: &'w Tokens,
+    pub(super) subscription_tokens: &'w Tokens,
+    pub(super) exchange: &'w mut Exchange,
+    pub(super) hooks: &'w mut dyn Hooks,
+}
+
+/// How it goes on after a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flow {
+    Next,
+    /// A hook will answer later.
+    Wait,
+    /// Nothing that the client says counts any more.
+    Over,
+}
+
+/// Why a command is not carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Failure {
+    Error(ErrorReply),
+    Disconnect(Disconnect),
+}
+
+impl From<ErrorReply> for Failure {
+    fn from(error: ErrorReply) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl From<Disconnect> for Failure {
+    fn from(disconnect: Disconnect) -> Self {
+        Self::Disconnect(disconnect)
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Error {
+                code,
+                message,
+                temporary,
+            } => Self::Error(ErrorReply {
+                code,
+                message: message.into(),
+                temporary,
+            }),
+            Refusal::Disconnect { code, reason } => Self::Disconnect(Disconnect {
+                code,
+                reason: reason.into(),
+            }),
+        }
+    }
+}
+
+/// Seconds of Unix time.
+fn unix_now() -> u64 {
+    let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    age.map_or(0, |age| age.as_secs())
+}
+
+impl Default for Clients {
+    fn default() -> Self {
+        Self {
+            all: Slab::new(),
+            users: Users::default(),
+            dues: None,
+            pending: None,
+            out: Vec::new(),
+            fresh: Vec::new(),
+            answers: None,
+            inbox: None,
+            nobody: "".into(),
+            counts: ClientCounts::default(),
+        }
+    }
+}
+
+impl Clients {
+    // ---- coming ----
+
+    /// Accepts a WebSocket of the protocol.
+    pub(super) fn upgrade(
+        &mut self,
+        rules: &Rules,
+        hooks: &dyn Hooks,
+        request: &Request<'_>,
+        is_uni: bool,
+    ) -> Result<Accept<Place>, Response> {
+        let query = Query::of(request);
+        if query.is_protobuf {
+            let problem = "Protobuf is not spoken here; connect without it, which is JSON.\n";
+            return Err(Response::new(400).text(problem));
+        }
+        if is_uni && !rules.client.uni_websocket {
+            return Err(Response::not_found());
+        }
+        self.pending = Some(Pending {
+            transport: if is_uni {
+                Transport::UniWebSocket
+            } else {
+                Transport::WebSocket
+            },
+            has_pings: !query.has_frame_pings,
+            headers: headers(hooks, request),
+            request: query.connect_request()?,
+        });
+        let accept = Accept::new(Place::Nowhere);
+        if is_uni {
+            return Ok(accept.form(push::BARE));
+        }
+        let accept = match request.choose_subprotocol(&["centrifuge-json"]) {
+            Some(subprotocol) => accept.subprotocol(subprotocol),
+            None => accept,
+        };
+        let accept = accept.form(push::PUSH);
+        Ok(if query.has_frame_pings {
+            accept
+        } else {
+            accept.without_pings()
+        })
+    }
+
+    /// Makes a stream of events of the answer to a request.
+    pub(super) fn stream(
+        &mut self,
+        ctx: &mut Context<'_, Place>,
+        rules: &Rules,
+        hooks: &dyn Hooks,
+        request: &Request<'_>,
+    ) -> Result<Response, Response> {
+        if !rules.client.uni_sse {
+            return Err(Response::not_found());
+        }
+        let connect = match request.method() {
+            "POST" => Some(command::connect_request(request.body()).map_err(|_| bad_request())?),
+            _ => Query::of(request).connect_request()?,
+        };
+        self.pending = Some(Pending {
+            transport: Transport::UniSse,
+            has_pings: true,
+            headers: headers(hooks, request),
+            request: Some(connect.unwrap_or_default()),
+        });
+        ctx.stream(Place::Nowhere, push::EVENTS);
+        let head = [
+            ("Content-Type", "text/event-stream"),
+            ("X-Accel-Buffering", "no"),
+        ];
+        Ok(super::uncached(super::with(Response::new(200), &head)))
+    }
+
+    /// The connection that was accepted last is open; answers whether it is one of here.
+    pub(super) fn open(&mut self, ctx: &mut Context<'_, Place>, world: &mut World<'_>) -> bool {
+        let Some(pending) = self.pending.take() else {
+            return false;
+        };
+        let now = ctx.now();
+        let since = self.dues.get_or_insert_with(|| Dues::new(now)).tick(now);
+        let mut client = Client {
+            id: ctx.id(),
+            uuid: Uuid::random(),
+            transport: pending.transport,
+            stage: Stage::Fresh,
+            is_pinged: false,
+            has_pings: pending.has_pings,
+            is_hooked: false,
+            user: Rc::clone(&self.nobody),
+            place: 0,
+            subs: Vec::new(),
+            due: 0,
+            ping_at: 0,
+            since,
+            expire_at: 0,
+            asked: 0,
+            rare: None,
+        };
+        let has_request = pending.request.is_some();
+        if has_request || !pending.headers.is_empty() {
+            client.rare = Some(Box::new(Rare {
+                headers: pending.headers,
+                ..Rare::default()
+            }));
+        }
+        let key = ClientKey(self.all.insert(client) as u32);
+        *ctx.state() = Place::Client(key);
+        if pending.transport == Transport::UniSse {
+            ctx.write(b"\r\n");
+        }
+        self.look_again(ctx, world.rules, key);
+        if let Some(connect) = pending.request {
+            let method = Method::Connect(connect);
+            let command = Command { id: 0, method };
+            self.run(ctx, world, key, command);
+            self.flush(ctx, key);
+        }
+        true
+    }
+
+    /// A connection of here has ended.
+    pub(super) fn close(&mut self, world: &mut World<'_>, key: ClientKey) {
+        self.leave_user(key);
+        let client = self.all.remove(key.0 as usize);
+        if let Some(dues) = &mut self.dues {
+            dues.set(key.0, client.due, 0);
+        }
+        if client.ping_at != 0 {
+            // It had connected.
+            let uuid = client.uuid.text();
+            world.hooks.disconnected(&client.view(&uuid));
+        }
+    }
+
+    // ---- speaking ----
+
+    /// A message of a client.
+    pub(super) fn message(
+        &mut self,
+        ctx: &mut Context<'_, Place>,
+        world: &mut World<'_>,
+        key: ClientKey,
+        message: Message<'_>,
+    ) {
+        let payload = message.payload();
+        let client = &self.all[key.0 as usize];
+        if client.stage == Stage::Over {
+            return;
+        }
+        if payload.len() > world.rules.client.message_size_limit {
+            let _ = ctx.close(CloseCode::MESSAGE_TOO_BIG, "message is too big");
+            return;
+        }
+        match client.transport {
+            Transport::WebSocket => self.commands(ctx, world, key, payload),
+            // What comes behind the first message means nothing.
+            _ if client.stage != Stage::Fresh || client.is_waiting() => {}
+            _ => match command::connect_request(payload) {
+                Ok(connect) => {
+                    let method = Method::Connect(connect);
+                    self.run(ctx, world, key, Command { id: 0, method });
+                    self.flush(ctx, key);
+                }
+                Err(_) => self.disconnect(ctx, key, &codes::BAD_COMMAND),
+            },
+        }
+    }
+
+    /// Carries out the commands of a message, in their order.
+    fn commands(
+        &mut self,
+        ctx: &mut Context<'_, Place>,
+        world: &mut World<'_>,
+        key: ClientKey,
+        mut rest: &[u8],
+    ) {
+        if rest.trim_ascii().is_empty() {
+            return self.disconnect(ctx, key, &codes::BAD_COMMAND);
+        }
+        if let Some(rare) = &mut self.all[key.0 as usize].rare
+            && let Some(waiting) = &mut rare.waiting
+        {
+            waiting.rest.push(b'\n');
+            waiting.rest.extend_from_slice(rest);
+            if waiting.rest.len() > MOST_WAITING {
+                self.disconnect(ctx, key, &codes::TOO_MANY_REQUESTS);
+            }
+            return;
+        }
+        while let Some(command) = command::next(&mut rest) {
+            let Ok(command) = command else {
+                return self.disconnect(ctx, key, &codes::BAD_COMMAND);
+            };
+            match self.run(ctx, world, key, command) {
+                Flow::Next => {}
+                Flow::Wait => {
+                    self.all[key.0 as usize].keep_waiting(rest);
+                    break;
+                }
+                Flow::Over => break,
+            }
+        }
+        self.flush(ctx, key);
+    }
+
+    fn run(
+        &mut self,
+        ctx: &mut Context<'_, Place>,
+        world: &mut World<'_>,
+        key: ClientKey,
+        command: Command,
+    ) -> Flow {
+        let client = &self.all[key.0 as usize];
+        let is_connect = matches!(command.method, Method::Connect(_));
+        let id = command.id;
+        if client.stage == Stage::Over || is_connect != (client.stage == Stage::Fresh) {
+            self.disconnect(ctx, key, &codes::BAD_COMMAND);
+            return Flow::Over;
+        }
+        let done = match command.method {
+            Method::Connect(connect) => return self.connect(ctx, world, key, id, connect),
+            Method::Subscribe(subscribe) => self.subscribe(ctx, world, key, id, subscribe),
+            Method::Publish(publish) => self.publish(ctx, world, key, id, publish),
+            Method::Rpc(rpc) => self.rpc(ctx, world, key, id, rpc),
+            method => self.simple(ctx, world, key, id, method).map(Some),
+        };
+        match done {
+            Ok(None) => Flow::Wait,
+            Ok(Some(())) => Flow::Next,
+            Err(failure) => self.fail(ctx, key, id, failure),
+        }
+    }
+
+    /// Tells a client that its command failed.
+    fn fail(
+        &mut self,
+        ctx: &mut Context<'_, Place>,
+        key: ClientKey,
+        id: u32,
+        failure: Failure,
+    ) -> Flow {
+        match failure {
+            Failure::Error(error) => {
+                *self.counts.errors.entry(error.code).or_default() += 1;
+                let error = super::raw::line(&error);
+                self.reply(id, "error", &error);
+                Flow::Next
+            }
+            Failure::Disconnect(disconnect) => {
+                self.disconnect(ctx, key, &disconnect);
+                Flow::Over
+            }
+        }
+    }
+
+    /// Adds a reply to those that leave together.
+    fn reply(&mut self, id: u32, method: &str, result: &str) {
+        if !self.out.is_empty() {
+            self.out.push(b'\n');
+        }
+        let reply = format!("{{\"id\":{id},\"{method}\":{result}}}");
+        self.out.extend_from_slice(reply.as_bytes());
+    }
+
+    /// Sends the replies that were collected.
+    fn flush(&mut self, ctx: &mut Context<'_, Place>, key: ClientKey) {
+        self.fresh.clear();
+        if self.out.is_empty() {
+            return;
+        }
+        let text = str::from_utf8(&self.out).expect("it was written as text");
+        ctx.send_to(self.all[key.0 as usize].id, Message::text(text));
+        self.out.clear();
+    }
+
+    /// Sends what a client did not ask for: the inside of a push.
+    fn push(&mut self, ctx: &mut Context<'_, Place>, key: ClientKey, inside: &str) -> Sent {
+        let client = &self.all[key.0 as usize];
+        match client.transport {
+            Transport::WebSocket => {
+                let text = format!("{{\"push\":{{{inside}}}}}");
+                ctx.send_to(client.id, Message::text(&text))
+            }
+            Transport::UniWebSocket => {
+                ctx.send_to(client.id, Message::text(&format!("{{{inside}}}")))
+            }
+            Transport::UniSse => {
+                ctx.write_to(client.id, format!("data: {{{inside}}}\n\n").as_bytes())
+            }
+        }
+    }
+
+    /// Ends a connection, behind the replies that it is owed.
+    fn disconnect(
+        &mut self,
+        ctx: &mut Context<'_, Place>,
+        key: ClientKey,
+        disconnect: &Disconnect,
+    ) {
+        self.flush(ctx, key);
+        let Disconnect { code, reason } = disconnect;
+        *self.counts.disconnects.entry(*code).or_default() += 1;
+        let client = &self.all[key.0 as usize];
+        if client.transport != Transport::WebSocket {
+            let inside = push::disconnect(disconnect);
+            self.push(ctx, key, &inside);
+        }
+        let client = &mut self.all[key.0 as usize];
+        client.stage = Stage::Over;
+        client.subs = Vec::new();
+        if let Some(rare) = &mut client.rare {
+            rare.waiting = None;
+        }
+        let (id, due) = (client.id, std::mem::take(&mut client.due));
+        if let Some(dues) = &mut self.dues {
+            dues.set(key.0, due, 0);
+        }
+        self.leave_user(key);
+        let code = CloseCode::new(*code);
+        let _ = ctx.close_connection(id, code, reason);
+    }
+
+    // ---- what the engine tells ----
+
+    /// Messages did not go out: who counts on having all must come again.
+    pub(super) fn lost(
+        &mut self,
+        ctx: &mut Context<'_, Place>,
+        rules: &Rules,
+        key: ClientKey,
+        _: Lost,
+    ) {
+        let client = &self.all[key.0 as usize];
+        let drops = |channel: &str| {
+            let topic = &rules.options_of(channel).topic;
+            topic.slow != stentor::SlowPolicy::Disconnect || topic.max_age.is_some()
+        };
+        let concerned = client
+            .subs
+            .iter()
+            .filter(|sub| sub.is_positioned && drops(&sub.channel));
+        let concerned: Vec<(Box<str>, bool)> = concerned
+            .map(|sub| (sub.channel.clone(), sub.is_server_side))
+            .collect();
+        if concerned.iter().any(|(_, is_server_side)| *is_server_side) {
+            return self.disconnect(ctx, key, &codes::INSUFFICIENT_STATE);
+        }
+        for (channel, _) in concerned {
+            self.drop_sub(ctx, key, &channel);
+            let inside = push::unsubscribe(&channel, 2500, "insufficient state");
+            self.push(ctx, key, &inside);
+        }
+    }
+
+    /// Somebody has come to a channel or left it.
+    pub(super) fn presence(
+        &mut self,
+        ctx: &mut Context<'_, Place>,
+        rules: &Rules,
+        event: &PresenceEvent,
+    ) {
+        if !rules.options_of(&event.topic).join_leave {
+            return;
+        }
+        let beside = subscribe::beside(&event.topic);
+        if ctx.subscriber_count(&beside) == 0 {
+            return;
+        }
+        let what = if event.has_joined { "join" } else { "leave" };
+        let info = client_info(&event.info, event.id);
+        let inside = push::join_leave(&event.topic, what, &info);
+        // Its name is a good one.
+        let _ = ctx.publish(&beside, Message::text(&inside));
+    }
+
+    // ---- looking ----
+
+    pub(super) fn counts(&self) -> &ClientCounts {
+        &self.counts
+    }
+
+    /// How many clients are connected.
+    pub(super) fn count(&self) -> usize {
+        self.all.len()
+    }
+
+    /// How many users they are.
+    pub(super) fn user_count(&self) -> usize {
+        self.users.count()
+    }
+}
+
+/// Who is in a channel, as clients are told: that of a client of the protocol, or what is known of
+/// another subscriber.
+pub(super) fn client_info(info: &[u8], id: ConnectionId) -> String {
+    let text = str::from_utf8(info).unwrap_or_default();
+    if text.starts_with("{\"client\":\"") && text.len() > 46 && text.contains("\",\"user\":") {
+        return text.into();
+    }
+    let info = match is_json(info) {
+        _ if info.is_empty() => String::new(),
+        true => json::one_line(text),
+        false => super::raw::line(&String::from_utf8_lossy(info)),
+    };
+    Object::new()
+        .always_text("client", &id.to_string())
+        .always_text("user", "")
+        .json("conn_info", &info)
+        .end()
+}

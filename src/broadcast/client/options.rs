@@ -4,6 +4,10 @@ use std::time::Duration;
 
 /// The options of clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are switches of the configuration"
+)]
 pub struct ClientOptions {
     /// Everything is allowed to everybody.
     pub insecure: bool,
@@ -11,12 +15,6 @@ pub struct ClientOptions {
     pub allow_anonymous_connect_without_token: bool,
     /// A token must name a user.
     pub disallow_anonymous_connection_tokens: bool,
-    /// Connecting is asked of the hooks.
-    pub connect_proxy_enabled: bool,
-    /// Refreshing is asked of the hooks.
-    pub refresh_proxy_enabled: bool,
-    /// Calls are asked of the hooks.
-    pub rpc_proxy_enabled: bool,
     /// How often the server pings; default 25 s, below the 30 s after which the first middleboxes
     /// forget a connection.
     pub ping_interval: Duration,
@@ -54,9 +52,6 @@ impl Default for ClientOptions {
             insecure: false,
             allow_anonymous_connect_without_token: false,
             disallow_anonymous_connection_tokens: false,
-            connect_proxy_enabled: false,
-            refresh_proxy_enabled: false,
-            rpc_proxy_enabled: false,
             ping_interval: Duration::from_secs(25),
             pong_timeout: Duration::from_secs(8),
             stale_close_delay: Duration::from_secs(10),

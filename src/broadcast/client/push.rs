@@ -3,10 +3,12 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::de::IgnoredAny;
-use stentor::{Form, MessageKind, Output, Publication};
+use stentor::{Cause, CloseCode, Form, MessageKind, Output, Publication};
 
 use super::super::OWN;
 use super::super::raw::line;
+use super::codes::{self, Disconnect};
+use super::json::Object;
 
 /// Publications as the bidirectional protocol has them.
 pub(super) const PUSH: Form = Form::custom(5);
@@ -87,7 +89,11 @@ fn data_json(publication: &Publication<'_>, json: &mut Vec<u8>) {
         }
         MessageKind::Text if publication.note.is_some() || is_json(payload) => {
             // A line feed in JSON is only whitespace.
-            json.extend(payload.iter().filter(|&&byte| byte != b'\n' && byte != b'\r'));
+            json.extend(
+                payload
+                    .iter()
+                    .filter(|&&byte| byte != b'\n' && byte != b'\r'),
+            );
         }
         MessageKind::Text => {
             let text = String::from_utf8_lossy(payload);
@@ -98,4 +104,53 @@ fn data_json(publication: &Publication<'_>, json: &mut Vec<u8>) {
 
 pub(in crate::broadcast) fn is_json(text: &[u8]) -> bool {
     serde_json::from_slice::<IgnoredAny>(text).is_ok()
+}
+
+/// How the server ends connections of a form of here.
+pub(in crate::broadcast) fn farewell(
+    form: Form,
+    cause: Cause,
+    output: &mut Output<'_>,
+) -> Option<(CloseCode, &'static str)> {
+    let end = match cause {
+        Cause::SlowConsumer => codes::SLOW,
+        Cause::Shutdown => codes::SHUTDOWN,
+        _ => return None,
+    };
+    if form != PUSH {
+        write(form, disconnect(&end).as_bytes(), output);
+    }
+    let reason = match end.reason {
+        std::borrow::Cow::Borrowed(reason) => reason,
+        std::borrow::Cow::Owned(_) => "",
+    };
+    Some((CloseCode::new(end.code), reason))
+}
+
+/// The inside of a push that announces an end.
+pub(super) fn disconnect(disconnect: &Disconnect) -> String {
+    let end = Object::new()
+        .number("code", disconnect.code.into())
+        .text("reason", &disconnect.reason)
+        .end();
+    format!("\"disconnect\":{end}")
+}
+
+/// The inside of a push that ends a subscription.
+pub(super) fn unsubscribe(channel: &str, code: u32, reason: &str) -> String {
+    let end = Object::new()
+        .number("code", code.into())
+        .text("reason", reason)
+        .end();
+    about(channel, "unsubscribe", &end)
+}
+
+/// The inside of a push that tells who comes or goes.
+pub(super) fn join_leave(channel: &str, what: &str, info: &str) -> String {
+    about(channel, what, &format!("{{\"info\":{info}}}"))
+}
+
+/// The inside of a push about a channel.
+pub(super) fn about(channel: &str, what: &str, json: &str) -> String {
+    format!("\"channel\":{},\"{what}\":{json}", line(&channel))
 }

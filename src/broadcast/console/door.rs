@@ -112,6 +112,7 @@ mod tests {
                 key: key.map(Into::into),
                 ..ApiOptions::default()
             },
+            overview: Who::Anyone,
             ..Rules::default()
         }
     }

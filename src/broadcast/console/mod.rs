@@ -301,7 +301,7 @@ mod tests {
     use stentor::{Config, Endpoint, Server};
 
     use super::*;
-    use crate::broadcast::Broadcast;
+    use crate::broadcast::{Broadcast, Who};
 
     const UPGRADE: &[u8] = b"GET /console/feed HTTP/1.1\r\nHost: 127.0.0.1\r\n\
         Upgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -331,11 +331,12 @@ mod tests {
                 enabled: true,
                 admin_token: None,
             },
+            overview: Who::Anyone,
             ..Rules::default()
         };
         let mut config = Config::listen(["127.0.0.1:0".parse().unwrap()]);
         rules.configure(&mut config);
-        let mut server = Server::bind(config, Broadcast::new(rules)).unwrap();
+        let mut server = Server::bind(config, Broadcast::new(rules).unwrap()).unwrap();
         let Endpoint::Tcp(address) = server.endpoints()[0] else {
             panic!("a TCP endpoint")
         };

@@ -4,16 +4,45 @@
 //! A hook answers at once or later, from any thread: the commands of that client wait so long, all
 //! other clients do not.
 
+mod http;
+
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::mpsc;
 
 use stentor::{ConnectionId, Waker};
 
+pub use self::http::{
+    HttpHook, HttpHookCounts, HttpHookError, HttpHookRules, HttpHookStats, HttpHooks,
+};
+
 /// Callbacks of a program that embeds the application. Without one, the configuration decides
 /// alone.
 ///
-/// JSON goes in and out as its text.
+/// JSON goes in and out as its text. All are called on the loop: what takes longer than a moment
+/// belongs on a thread, and its answer into [`Later`].
+///
+/// ```
+/// use std::thread;
+/// use stentor::broadcast::hooks::{Answer, Ask, Hooks, Returned, RpcRequest};
+///
+/// struct Methods;
+///
+/// impl Hooks for Methods {
+///     fn rpc(&mut self, request: &RpcRequest<'_>, ask: Ask<Returned>) -> Answer<Returned> {
+///         let data = request.data.to_owned();
+///         match request.method {
+///             "echo" => Ok(Returned { data }).into(),
+///             "think" => {
+///                 let later = ask.later();
+///                 thread::spawn(move || later.answer(Ok(Returned { data })));
+///                 Answer::Later
+///             }
+///             _ => Answer::Usual,
+///         }
+///     }
+/// }
+/// ```
 #[allow(unused_variables)] // The names of arguments are documentation in default methods.
 pub trait Hooks {
     /// The fields of the upgrade request, in lower case, that are kept for the requests below.
@@ -27,7 +56,11 @@ pub trait Hooks {
     }
 
     /// A client wants to subscribe.
-    fn subscribe(&mut self, request: &SubscribeRequest<'_>, ask: Ask<Subscribed>) -> Answer<Subscribed> {
+    fn subscribe(
+        &mut self,
+        request: &SubscribeRequest<'_>,
+        ask: Ask<Subscribed>,
+    ) -> Answer<Subscribed> {
         Answer::Usual
     }
 
@@ -95,6 +128,17 @@ pub enum Refusal {
         /// Plain words, at most 123 bytes.
         reason: String,
     },
+}
+
+impl Refusal {
+    /// Something went wrong on our side, or behind it.
+    pub(super) fn internal() -> Self {
+        Self::Error {
+            code: 100,
+            message: "internal server error".into(),
+            temporary: true,
+        }
+    }
 }
 
 /// Who it is about.
@@ -348,16 +392,85 @@ impl<T: Outcome> Later<T> {
 
 impl<T: Outcome> Drop for Later<T> {
     fn drop(&mut self) {
-        self.give(Err(Refusal::Error {
-            code: 100,
-            message: "internal server error".into(),
-            temporary: true,
-        }));
+        self.give(Err(Refusal::internal()));
     }
 }
 
 impl<T: Outcome> fmt::Debug for Later<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Later").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TICKET: Ticket = Ticket {
+        id: ConnectionId::NONE,
+        number: 7,
+    };
+
+    fn ask() -> (Ask<Returned>, mpsc::Receiver<(Ticket, Outcomes)>) {
+        let (sender, answers) = mpsc::channel();
+        let waker = Waker::unheard();
+        (Ask::new(TICKET, Answers { sender, waker }), answers)
+    }
+
+    /// The only answer that came.
+    fn only(answers: &mpsc::Receiver<(Ticket, Outcomes)>) -> Result<Returned, Refusal> {
+        let (ticket, outcome) = answers.try_recv().unwrap();
+        assert_eq!(ticket, TICKET);
+        assert!(answers.try_recv().is_err());
+        match outcome {
+            Outcomes::Rpc(result) => result,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn answer_arrives_once_with_its_ticket() {
+        let (ask, answers) = ask();
+        let data = "1".to_owned();
+        ask.later().answer(Ok(Returned { data: data.clone() }));
+        assert_eq!(only(&answers), Ok(Returned { data }));
+    }
+
+    #[test]
+    fn answer_dropped_is_one_internal_error() {
+        let (ask, answers) = ask();
+        drop(ask.later());
+        let expected = Refusal::Error {
+            code: 100,
+            message: "internal server error".into(),
+            temporary: true,
+        };
+        assert_eq!(only(&answers), Err(expected));
+    }
+
+    #[test]
+    fn answer_dropped_by_a_thread_that_panics_is_an_internal_error() {
+        let (ask, answers) = ask();
+        let later = ask.later();
+        let thread = std::thread::spawn(move || {
+            let _later = later;
+            std::panic::resume_unwind(Box::new("as a program might"));
+        });
+        assert!(thread.join().is_err());
+        assert_eq!(only(&answers), Err(Refusal::internal()));
+    }
+
+    #[test]
+    fn question_not_put_off_is_not_answered() {
+        let (ask, answers) = ask();
+        drop(ask);
+        assert!(answers.try_recv().is_err());
+    }
+
+    #[test]
+    fn answer_to_a_server_that_has_ended_goes_nowhere() {
+        let (ask, answers) = ask();
+        drop(answers);
+        ask.later().answer(Ok(Returned::default()));
     }
 }

@@ -11,8 +11,8 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use stentor::{Context, Member, Message, PresenceEvent, TopicOptions};
 
-use super::header::line;
 use super::Place;
+use super::header::line;
 
 /// The most members that are listed to one that comes: some ten KiB where they say little.
 const MOST_MEMBERS: usize = 1000;

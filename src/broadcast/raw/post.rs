@@ -4,9 +4,9 @@ use serde::Serialize;
 use stentor::protocol::http::{Request, Response};
 use stentor::{Context, Message, PublishOptions};
 
-use super::header::line;
 use super::super::json;
 use super::Place;
+use super::header::line;
 
 /// How long a key may be: they are remembered, and strangers may choose them.
 const MOST_KEY: usize = 255;

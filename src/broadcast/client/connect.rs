@@ -1,0 +1,445 @@
+//! Who a client is, and for how long.
+
+use stentor::Context;
+
+use super::codes;
+use super::command::{Connect, Method, Refresh, Since};
+use super::dues::{Tick, ticks};
+use super::json::Object;
+use super::state::{Client, ClientKey, Stage, Transport};
+use super::subscribe::Request;
+use super::{Clients, Failure, Flow, LEAVE, World, push, unix_now};
+use crate::broadcast::auth::TokenError;
+use crate::broadcast::channel::Name;
+use crate::broadcast::hooks::{
+    Answer, Ask, ConnectRequest, Connected, RefreshRequest, Refreshed, Refusal, Subscribed,
+};
+use crate::broadcast::{Place, Rules};
+
+/// How much longer a connection lives when its hook could not be asked.
+const REPRIEVE: u64 = 60;
+
+/// The longest time of a connection that a client is told, in seconds: a year.
+const MOST_TTL: u64 = 365 * 24 * 3600;
+
+/// A channel that a client is subscribed to when it connects.
+struct Wanted {
+    channel: String,
+    grant: Subscribed,
+    is_granted: bool,
+}
+
+impl Clients {
+    /// A client says who it is.
+    pub(super) fn connect(
+        &mut self,
+        ctx: &mut Context<'_, Place>,
+        world: &mut World<'_>,
+        key: ClientKey,
+        id: u32,
+        connect: Connect,
+    ) -> Flow {
+        let (ticket, answers) = self.ask(ctx, key);
+        let client = &self.all[key.0 as usize];
+        let uuid = client.uuid.text();
+        let channels: Vec<&str> = connect.subs.keys().map(String::as_str).collect();
+        let request = ConnectRequest {
+            client: client.view(&uuid),
+            token: &connect.token,
+            data: &connect.data,
+            name: &connect.name,
+            version: &connect.version,
+            channels: &channels,
+        };
+        match world.hooks.connect(&request, Ask::new(ticket, answers)) {
+            Answer::Later => {
+                self.wait(key, id, Method::Connect(connect));
+                Flow::Wait
+            }
+            Answer::Now(result) => {
+                self.all[key.0 as usize].is_hooked = true;
+                self.connect_with(ctx, world, key, id, &connect, result)
+            }
+            Answer::Usual => {
+                let result = by_token(world, &connect);
+                self.connect_with(ctx, world, key, id, &connect, result)
+            }
+        }
+    }
+
+    /// It is known who the client is, or why it may not connect.
+    pub(super) fn connect_with<F: Into<Failure>>(
+        &mut self,
+        ctx: &mut Context<'_, Place>,
+        world: &mut World<'_>,
+        key: ClientKey,
+        id: u32,
+        connect: &Connect,
+        result: Result<Connected, F>,
+    ) -> Flow {
+        let admitted = result
+            .map_err(Into::into)
+            .and_then(|connected| self.admit(ctx, world.rules, key, connect, connected));
+        match admitted {
+            Ok(result) => {
+                self.counts.connected += 1;
+                if self.all[key.0 as usize].transport == Transport::WebSocket {
+                    self.reply(id, "connect", &result);
+                } else {
+                    self.push(ctx, key, &format!("\"connect\":{result}"));
+                }
+                self.look_again(ctx, world.rules, key);
+                Flow::Next
+            }
+            Err(failure) => self.refuse(ctx, key, id, failure),
+        }
+    }
+
+    /// A client may not connect. One that gets an error is expected to leave by itself.
+    fn refuse(
+        &mut self,
+        ctx: &mut Context<'_, Place>,
+        key: ClientKey,
+        id: u32,
+        failure: Failure,
+    ) -> Flow {
+        let is_uni = self.all[key.0 as usize].transport != Transport::WebSocket;
+        match failure {
+            Failure::Error(error) if is_uni => {
+                let end = match error.code {
+                    103 => codes::NOT_PERMITTED,
+                    109 | 110 => codes::CONNECTION_EXPIRED,
+                    111 => codes::TOO_MANY_REQUESTS,
+                    _ => codes::INTERNAL_ERROR,
+                };
+                self.disconnect(ctx, key, &end);
+            }
+            Failure::Error(_) => {
+                self.fail(ctx, key, id, failure);
+                self.flush(ctx, key);
+                let now = ctx.now();
+                // It may have been let in by half.
+                let subs = std::mem::take(&mut self.all[key.0 as usize].subs);
+                for sub in subs {
+                    self.leave_channel(ctx, key, &sub.channel);
+                }
+                let client = &mut self.all[key.0 as usize];
+                client.stage = Stage::Over;
+                if let Some(dues) = &mut self.dues {
+                    let due = dues.tick(now) + ticks(LEAVE);
+                    dues.set(key.0, client.due, due);
+                    client.due = due;
+                }
+                self.leave_user(key);
+                self.arm(ctx);
+            }
+            Failure::Disconnect(end) => self.disconnect(ctx, key, &end),
+        }
+        Flow::Over
+    }
+
+    /// Lets a client in; answers the result of its connect command.
+    fn admit(
+        &mut self,
+        ctx: &mut Context<'_, Place>,
+        rules: &Rules,
+        key: ClientKey,
+        connect: &Connect,
+        connected: Connected,
+    ) -> Result<String, Failure> {
+        let options = &rules.client;
+        if connected.expire_at != 0 && connected.expire_at <= unix_now() {
+            return Err(codes::EXPIRED.into());
+        }
+        let limit = options.user_connection_limit;
+        if limit > 0 && self.users.of(&connected.user).len() >= limit {
+            return Err(codes::CONNECTION_LIMIT.into());
+        }
+        let wanted = wanted(rules, connect, &connected)?;
+        if wanted.len() > options.channel_limit {
+            return Err(codes::CHANNEL_LIMIT.into());
+        }
+        self.join_user(key, &connected.user);
+        let tick = self.dues.as_ref().map_or(0, |dues| dues.tick(ctx.now()));
+        let client = &mut self.all[key.0 as usize];
+        client.stage = Stage::Connected;
+        client.expire_at = connected.expire_at;
+        if !(connected.info.is_empty() && connected.meta.is_empty()) {
+            let rare = client.rare();
+            rare.info = connected.info.into();
+            rare.meta = connected.meta.into();
+        }
+        // Those who came together are not pinged together: the first time is between a half and a
+        // whole interval away.
+        let interval = ticks(options.ping_interval).max(2);
+        let spread = (u64::from(client.uuid.first()) * u64::from(interval / 2)) >> 8;
+        client.ping_at = tick + interval - spread as Tick;
+        let uuid = client.uuid.text();
+        let (transport, has_pings) = (client.transport, client.has_pings);
+        if !has_pings {
+            client.ping_at = Tick::MAX;
+        }
+        let mut subs = Object::new();
+        for wanted in &wanted {
+            let since = connect.subs.get(&wanted.channel).cloned();
+            let request = Request::server_side(since.filter(|since| since.recover));
+            let result = self.enter(ctx, rules, key, &wanted.channel, &wanted.grant, &request)?;
+            if let Some(sub) = self.all[key.0 as usize].subs.last_mut() {
+                sub.is_granted = wanted.is_granted;
+            }
+            let name = super::super::raw::line(&wanted.channel);
+            subs = subs.json(&name[1..name.len() - 1], &result);
+        }
+        let subs = Some(subs.end()).filter(|_| !wanted.is_empty());
+        let ping = if has_pings {
+            options.ping_interval.as_secs().max(1)
+        } else {
+            0
+        };
+        let session = Some(&*uuid).filter(|_| transport != Transport::WebSocket);
+        let result = lifetime(if self.all[key.0 as usize].is_hooked {
+            0
+        } else {
+            connected.expire_at
+        })
+        .text("client", &uuid)
+        .text("version", concat!("stentor ", env!("CARGO_PKG_VERSION")))
+        .json("data", &connected.data)
+        .json("subs", &subs.unwrap_or_default())
+        .number("ping", ping)
+        .flag("pong", has_pings && transport == Transport::WebSocket)
+        .text("session", session.unwrap_or_default());
+        Ok(result.end())
+    }
+
+    // ---- how long ----
+
+    /// A client brings a new token.
+    pub(super) fn refresh(
+        &mut self,
+        ctx: &mut Context<'_, Place>,
+        world: &mut World<'_>,
+        key: ClientKey,
+        refresh: &Refresh,
+    ) -> Result<String, Failure> {
+        if refresh.token.is_empty() {
+            return Err(codes::BAD_COMMAND.into());
+        }
+        let now = unix_now();
+        let connected = match world.tokens.connection(&refresh.token, now) {
+            Ok(connected) => connected,
+            Err(TokenError::Expired) => return Err(codes::CONNECTION_EXPIRED.into()),
+            Err(TokenError::Invalid(_)) => return Err(codes::INVALID_TOKEN.into()),
+            Err(TokenError::Unknown) => return Err(codes::INTERNAL.into()),
+        };
+        let client = &mut self.all[key.0 as usize];
+        if *connected.user != *client.user {
+            return Err(codes::INVALID_TOKEN.into());
+        }
+        if connected.expire_at != 0 && connected.expire_at <= now {
+            return Err(codes::CONNECTION_EXPIRED.into());
+        }
+        let has = |channel: &str| {
+            let granted = client.sub(channel).is_some_and(|sub| sub.is_granted);
+            granted && !channel.is_empty()
+        };
+        let named = names_of(&connected);
+        let granted = client.subs.iter().filter(|sub| sub.is_granted).count();
+        if named.len() != granted || !named.iter().all(|channel| has(channel)) {
+            return Err(codes::INSUFFICIENT_STATE.into());
+        }
+        client.expire_at = connected.expire_at;
+        if !connected.info.is_empty() || client.rare.is_some() {
+            client.rare().info = connected.info.into();
+        }
+        self.look_again(ctx, world.rules, key);
+        Ok(lifetime(connected.expire_at).end())
+    }
+
+    /// The time of a connection or of a subscription may be over.
+    pub(super) fn look_at_expiry(
+        &mut self,
+        ctx: &mut Context<'_, Place>,
+        world: &mut World<'_>,
+        key: ClientKey,
+    ) {
+        let now = unix_now();
+        let options = &world.rules.client;
+        let client = &self.all[key.0 as usize];
+        let over = |at: u64, grace: std::time::Duration| at != 0 && now >= at + grace.as_secs();
+        if client.is_hooked && over(client.expire_at, std::time::Duration::ZERO) {
+            return self.ask_refresh(ctx, world, key);
+        }
+        if over(client.expire_at, options.expired_close_delay) {
+            return self.disconnect(ctx, key, &codes::CONNECTION_EXPIRED);
+        }
+        let expired = client
+            .subs
+            .iter()
+            .filter(|sub| over(sub.expire_at, options.expired_sub_close_delay));
+        let expired: Vec<_> = expired
+            .map(|sub| (sub.channel.clone(), sub.is_server_side))
+            .collect();
+        for (channel, is_server_side) in expired {
+            if is_server_side {
+                return self.disconnect(ctx, key, &codes::SUBSCRIPTION_EXPIRED);
+            }
+            self.drop_sub(ctx, key, &channel);
+            let inside = push::unsubscribe(&channel, 2501, "subscription expired");
+            self.push(ctx, key, &inside);
+        }
+    }
+
+    /// Asks the hook that let a client in whether it may stay.
+    fn ask_refresh(&mut self, ctx: &mut Context<'_, Place>, world: &mut World<'_>, key: ClientKey) {
+        // Until the answer comes, and if none does.
+        self.all[key.0 as usize].expire_at = unix_now() + REPRIEVE;
+        if self.all[key.0 as usize].is_waiting() {
+            return; // One question at a time.
+        }
+        let (ticket, answers) = self.ask(ctx, key);
+        let client = &self.all[key.0 as usize];
+        let uuid = client.uuid.text();
+        let request = RefreshRequest {
+            client: client.view(&uuid),
+        };
+        match world.hooks.refresh(&request, Ask::new(ticket, answers)) {
+            Answer::Later => {}
+            Answer::Now(result) => self.refreshed(ctx, world.rules, key, result),
+            // Nobody says that it may.
+            Answer::Usual => self.disconnect(ctx, key, &codes::CONNECTION_EXPIRED),
+        }
+    }
+
+    /// The hook says whether a client may stay.
+    pub(super) fn refreshed(
+        &mut self,
+        ctx: &mut Context<'_, Place>,
+        rules: &Rules,
+        key: ClientKey,
+        result: Result<Refreshed, Refusal>,
+    ) {
+        match result.map_err(Failure::from) {
+            Ok(refreshed) if refreshed.expired => {
+                self.disconnect(ctx, key, &codes::CONNECTION_EXPIRED);
+            }
+            Ok(refreshed) => {
+                let client = &mut self.all[key.0 as usize];
+                client.expire_at = refreshed.expire_at;
+                if !refreshed.info.is_empty() {
+                    client.rare().info = refreshed.info.into();
+                }
+                self.look_again(ctx, rules, key);
+            }
+            Err(Failure::Error(_)) => {} // It has its reprieve.
+            Err(Failure::Disconnect(end)) => self.disconnect(ctx, key, &end),
+        }
+    }
+}
+
+/// Who a client is by its token, or without one.
+fn by_token(world: &World<'_>, connect: &Connect) -> Result<Connected, Failure> {
+    let options = &world.rules.client;
+    if connect.token.is_empty() {
+        return if options.allow_anonymous_connect_without_token || options.insecure {
+            Ok(Connected::default())
+        } else {
+            Err(codes::BAD_COMMAND.into())
+        };
+    }
+    match world.tokens.connection(&connect.token, unix_now()) {
+        Ok(connected)
+            if connected.user.is_empty() && options.disallow_anonymous_connection_tokens =>
+        {
+            Err(codes::NOT_PERMITTED.into())
+        }
+        Ok(connected) => Ok(connected),
+        Err(TokenError::Expired) => Err(codes::TOKEN_EXPIRED.into()),
+        Err(TokenError::Invalid(_)) => Err(codes::INVALID_TOKEN.into()),
+        Err(TokenError::Unknown) => Err(codes::INTERNAL.into()),
+    }
+}
+
+fn names_of(connected: &Connected) -> Vec<&str> {
+    let subs = connected.subs.iter().map(|(channel, _)| channel.as_str());
+    subs.chain(connected.channels.iter().map(String::as_str))
+        .collect()
+}
+
+/// The channels that a client is subscribed to when it connects, each once.
+fn wanted(rules: &Rules, connect: &Connect, connected: &Connected) -> Result<Vec<Wanted>, Failure> {
+    let mut wanted: Vec<Wanted> = Vec::new();
+    let mut add = |channel: &str, grant: Subscribed, is_granted| {
+        if !wanted.iter().any(|one| one.channel == channel) {
+            wanted.push(Wanted {
+                channel: channel.into(),
+                grant,
+                is_granted,
+            });
+        }
+    };
+    for (channel, grant) in &connected.subs {
+        add(channel, grant.clone(), true);
+    }
+    for channel in &connected.channels {
+        add(channel, Subscribed::default(), true);
+    }
+    if let Some(namespace) = &rules.client.personal_channel
+        && !connected.user.is_empty()
+    {
+        let separator = if namespace.is_empty() { "" } else { ":" };
+        let channel = format!("{namespace}{separator}#{}", connected.user);
+        add(&channel, Subscribed::default(), false);
+    }
+    // Those that it asks for by itself.
+    for (channel, Since { .. }) in &connect.subs {
+        match super::subscribe::judge_name(rules, channel) {
+            Err(error) if error == codes::UNKNOWN_CHANNEL => {
+                return Err(codes::BAD_COMMAND.into());
+            }
+            Ok(()) if super::subscribe::is_permitted(rules, &connected.user, channel) => {
+                add(channel, Subscribed::default(), false);
+            }
+            _ => {} // What it may not hear is passed over.
+        }
+    }
+    for one in &wanted {
+        super::subscribe::judge_name(rules, &one.channel)?;
+    }
+    wanted.sort_by(|one, other| one.channel.cmp(&other.channel));
+    Ok(wanted)
+}
+
+/// When a client has to be looked at because its time, or that of a subscription, is over.
+pub(super) fn expiry(client: &Client, rules: &Rules, tick: Tick) -> Option<Tick> {
+    let options = &rules.client;
+    let grace = if client.is_hooked {
+        std::time::Duration::ZERO
+    } else {
+        options.expired_close_delay
+    };
+    let own = Some(client.expire_at)
+        .filter(|&at| at != 0)
+        .map(|at| at + grace.as_secs());
+    let sub_grace = options.expired_sub_close_delay.as_secs();
+    let subs = client.subs.iter().filter(|sub| sub.expire_at != 0);
+    let first = subs.map(|sub| sub.expire_at + sub_grace).chain(own).min()?;
+    let left = first.saturating_sub(unix_now()).min(MOST_TTL);
+    Some(tick + ticks(std::time::Duration::from_secs(left)).max(1))
+}
+
+/// An object that tells for how long something lives.
+pub(super) fn lifetime(expire_at: u64) -> Object {
+    let object = Object::new();
+    if expire_at == 0 {
+        return object;
+    }
+    let left = expire_at.saturating_sub(unix_now()).clamp(1, MOST_TTL);
+    object.flag("expires", true).number("ttl", left)
+}
+
+/// Whether this name is one of a namespace that there is not.
+pub(super) fn is_unknown(rules: &Rules, channel: &str) -> bool {
+    let id = rules.channels.id_of(channel);
+    Name::of(channel).namespace.is_some() && id == stentor::topic::NamespaceId::DEFAULT
+}

@@ -1,0 +1,469 @@
+//! Who hears which channel, and what of its past.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest, Sha256};
+use stentor::topic::{self, Query, TopicTable};
+use stentor::{Context, KeptPublication};
+
+use super::codes::{self, ErrorReply};
+use super::command::{Method, Since, SubRefresh, Subscribe};
+use super::connect::{is_unknown, lifetime};
+use super::state::{ClientKey, Effective, Sub};
+use super::{Clients, Failure, World, publication_json, unix_now};
+use crate::broadcast::auth::TokenError;
+use crate::broadcast::channel::{ChannelOptions, Name, Permission};
+use crate::broadcast::hooks::{Answer, Ask, SubscribeRequest, Subscribed};
+use crate::broadcast::{OWN, Place, RecoveryMode, Rules, Who};
+
+/// The flag of those who want an error instead of a stream that cannot be recovered.
+const REJECTS_UNRECOVERED: u64 = 2;
+
+/// How a channel is to be heard.
+#[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "so a client asks for it")]
+pub(super) struct Request {
+    since: Option<Since>,
+    positioned: bool,
+    recoverable: bool,
+    join_leave: bool,
+    rejects_unrecovered: bool,
+    is_server_side: bool,
+}
+
+impl Request {
+    pub(super) fn server_side(since: Option<Since>) -> Self {
+        Self {
+            since,
+            is_server_side: true,
+            ..Self::default()
+        }
+    }
+
+    fn of(subscribe: &Subscribe) -> Self {
+        let since = Since {
+            recover: true,
+            offset: subscribe.offset,
+            epoch: subscribe.epoch.clone(),
+        };
+        Self {
+            since: Some(since).filter(|_| subscribe.recover),
+            positioned: subscribe.positioned,
+            recoverable: subscribe.recoverable,
+            join_leave: subscribe.join_leave,
+            rejects_unrecovered: subscribe.flag & REJECTS_UNRECOVERED != 0,
+            is_server_side: false,
+        }
+    }
+}
+
+/// The past of a channel as a subscriber gets it.
+#[derive(Default)]
+struct Past {
+    position: Option<topic::Position>,
+    /// What it missed, if that was asked for and can be had.
+    recovered: Option<Vec<KeptPublication>>,
+    was_recovering: bool,
+    /// The position that it had.
+    offset: u64,
+}
+
+impl Clients {
+    /// A client wants to hear a channel; `None` if a hook will tell.
+    pub(super) fn subscribe(
+        &mut self,
+        ctx: &mut Context<'_, Place>,
+        world: &mut World<'_>,
+        key: ClientKey,
+        id: u32,
+        subscribe: Box<Subscribe>,
+    ) -> Result<Option<()>, Failure> {
+        let channel = &*subscribe.channel;
+        if channel.is_empty() {
+            return Err(codes::BAD_COMMAND.into());
+        }
+        if subscribe.kind != 0 {
+            return Err(codes::NOT_AVAILABLE.into());
+        }
+        let client = &self.all[key.0 as usize];
+        if channel.len() > world.rules.client.channel_max_length {
+            return Err(codes::BAD_REQUEST.into());
+        }
+        if client.sub(channel).is_some() {
+            return Err(codes::ALREADY_SUBSCRIBED.into());
+        }
+        if client.subs.len() >= world.rules.client.channel_limit {
+            return Err(codes::LIMIT_EXCEEDED.into());
+        }
+        judge_name(world.rules, channel)?;
+        if !matches!(&*subscribe.tf, "" | "null") {
+            return Err(codes::BAD_REQUEST.into());
+        }
+        let name = Name::of(channel);
+        let options = world.rules.options_of(channel);
+        if !subscribe.token.is_empty() {
+            let grant = self.by_token(world, key, channel, &subscribe.token)?;
+            return self
+                .subscribe_with(ctx, world, key, id, &subscribe, &grant)
+                .map(Some);
+        }
+        let is_insecure = world.rules.client.insecure;
+        if name.is_private && !is_insecure {
+            return Err(codes::PERMISSION_DENIED.into());
+        }
+        let is_limited = options.allow_user_limited_channels && name.users.is_some();
+        if !is_limited && (options.subscribe_proxy_enabled || !world.rules.asks_by_namespace) {
+            let (ticket, answers) = self.ask(ctx, key);
+            let client = &self.all[key.0 as usize];
+            let uuid = client.uuid.text();
+            let request = SubscribeRequest {
+                client: client.view(&uuid),
+                channel,
+                token: "",
+                data: &subscribe.data,
+            };
+            match world.hooks.subscribe(&request, Ask::new(ticket, answers)) {
+                Answer::Usual => {}
+                Answer::Now(result) => {
+                    let grant = result.map_err(Failure::from)?;
+                    return self
+                        .subscribe_with(ctx, world, key, id, &subscribe, &grant)
+                        .map(Some);
+                }
+                Answer::Later => {
+                    self.wait(key, id, Method::Subscribe(subscribe));
+                    return Ok(None);
+                }
+            }
+        }
+        if !is_permitted(world.rules, &self.all[key.0 as usize].user, channel) {
+            return Err(codes::PERMISSION_DENIED.into());
+        }
+        let grant = Subscribed::default();
+        self.subscribe_with(ctx, world, key, id, &subscribe, &grant)
+            .map(Some)
+    }
+
+    /// What a token says of a channel.
+    fn by_token(
+        &self,
+        world: &World<'_>,
+        key: ClientKey,
+        channel: &str,
+        token: &str,
+    ) -> Result<Subscribed, Failure> {
+        let now = unix_now();
+        let token = match world.subscription_tokens.subscription(token, now) {
+            Ok(token) => token,
+            Err(TokenError::Expired) => return Err(codes::TOKEN_EXPIRED.into()),
+            Err(TokenError::Invalid(_)) => return Err(codes::PERMISSION_DENIED.into()),
+            Err(TokenError::Unknown) => return Err(codes::INTERNAL.into()),
+        };
+        if token.channel != channel || *token.user != *self.all[key.0 as usize].user {
+            return Err(codes::INVALID_TOKEN.into());
+        }
+        if token.subscribed.expire_at != 0 && token.subscribed.expire_at <= now {
+            return Err(codes::EXPIRED.into());
+        }
+        Ok(token.subscribed)
+    }
+
+    /// A client may hear a channel.
+    pub(super) fn subscribe_with(
+        &mut self,
+        ctx: &mut Context<'_, Place>,
+        world: &mut World<'_>,
+        key: ClientKey,
+        id: u32,
+        subscribe: &Subscribe,
+        grant: &Subscribed,
+    ) -> Result<(), Failure> {
+        let request = Request::of(subscribe);
+        let channel = &*subscribe.channel;
+        // A hook took its time, in which the API may have done it.
+        if self.all[key.0 as usize].sub(channel).is_some() {
+            return Err(codes::ALREADY_SUBSCRIBED.into());
+        }
+        let result = self.enter(ctx, world.rules, key, channel, grant, &request)?;
+        self.reply(id, "subscribe", &result);
+        if grant.expire_at != 0 {
+            self.look_again(ctx, world.rules, key);
+        }
+        Ok(())
+    }
+
+    /// Subscribes a client; answers the result of its subscribe command.
+    pub(super) fn enter(
+        &mut self,
+        ctx: &mut Context<'_, Place>,
+        rules: &Rules,
+        key: ClientKey,
+        channel: &str,
+        grant: &Subscribed,
+        request: &Request,
+    ) -> Result<String, Failure> {
+        let options = rules.options_of(channel);
+        let effective = Effective::of(options, grant.overrides);
+        let client = &self.all[key.0 as usize];
+        let may_read = may_see(rules, channel, options.see_history, &client.user, true);
+        let keeps = options.keeps_history();
+        let is_recoverable = keeps
+            && (effective.recovers || request.recoverable && (options.allow_recovery || may_read));
+        let is_positioned = is_recoverable
+            || keeps
+                && (effective.is_positioned
+                    || request.positioned && (options.allow_positioning || may_read));
+        let past = if is_positioned {
+            past(ctx, rules, options, channel, request, is_recoverable)
+        } else {
+            Past::default()
+        };
+        if request.rejects_unrecovered && past.was_recovering && past.recovered.is_none() {
+            return Err(codes::UNRECOVERABLE.into());
+        }
+        if past.was_recovering {
+            let count = match past.recovered {
+                Some(_) => &mut self.counts.recovered,
+                None => &mut self.counts.unrecovered,
+            };
+            *count += 1;
+        }
+        let id = client.id;
+        let info = if options.presence || options.join_leave {
+            client.describe(&grant.info)
+        } else {
+            String::new()
+        };
+        if ctx
+            .subscribe_connection_as(id, channel, info.as_bytes())
+            .is_err()
+        {
+            return Err(codes::LIMIT_EXCEEDED.into());
+        }
+        let sees = may_see(rules, channel, options.see_presence, &client.user, true);
+        if options.join_leave && (effective.pushes_join_leave || request.join_leave && sees) {
+            // Not to hear who comes and goes is no reason to refuse the channel.
+            let _ = ctx.subscribe_connection(id, &beside(channel));
+        }
+        self.counts.subscribed += 1;
+        let client = &mut self.all[key.0 as usize];
+        client.subs.reserve_exact(1);
+        client.subs.push(Sub {
+            channel: channel.into(),
+            info: grant.info.as_str().into(),
+            expire_at: grant.expire_at,
+            is_server_side: request.is_server_side,
+            is_positioned,
+            is_granted: false,
+        });
+        self.fresh.push(channel.into());
+        Ok(describe(channel, grant, &past, is_recoverable))
+    }
+
+    /// A client does not hear a channel any more.
+    pub(super) fn drop_sub(&mut self, ctx: &mut Context<'_, Place>, key: ClientKey, channel: &str) {
+        let client = &mut self.all[key.0 as usize];
+        let Some(index) = client.subs.iter().position(|sub| &*sub.channel == channel) else {
+            return;
+        };
+        client.subs.swap_remove(index);
+        self.leave_channel(ctx, key, channel);
+    }
+
+    /// The engine does not serve it to a client any more.
+    pub(super) fn leave_channel(
+        &self,
+        ctx: &mut Context<'_, Place>,
+        key: ClientKey,
+        channel: &str,
+    ) {
+        let id = self.all[key.0 as usize].id;
+        // Its own leave is nothing that it is told.
+        ctx.unsubscribe_connection(id, &beside(channel));
+        ctx.unsubscribe_connection(id, channel);
+    }
+
+    /// A client brings a new token for a channel.
+    pub(super) fn sub_refresh(
+        &mut self,
+        ctx: &mut Context<'_, Place>,
+        world: &mut World<'_>,
+        key: ClientKey,
+        refresh: &SubRefresh,
+    ) -> Result<String, Failure> {
+        let channel = &*refresh.channel;
+        if channel.is_empty() {
+            return Err(codes::BAD_COMMAND.into());
+        }
+        if self.all[key.0 as usize].sub(channel).is_none() {
+            return Err(codes::PERMISSION_DENIED.into());
+        }
+        if refresh.token.is_empty() {
+            return Err(codes::BAD_REQUEST.into());
+        }
+        let grant = match self.by_token(world, key, channel, &refresh.token) {
+            // It is no token for this.
+            Err(Failure::Error(error)) if error == codes::PERMISSION_DENIED => {
+                return Err(codes::INVALID_TOKEN.into());
+            }
+            grant => grant?,
+        };
+        let subs = &mut self.all[key.0 as usize].subs;
+        if let Some(sub) = subs.iter_mut().find(|sub| &*sub.channel == channel) {
+            sub.expire_at = grant.expire_at;
+            sub.info = grant.info.into();
+        }
+        self.look_again(ctx, world.rules, key);
+        Ok(lifetime(grant.expire_at).end())
+    }
+}
+
+/// Whether a channel can have this name.
+pub(super) fn judge_name(rules: &Rules, channel: &str) -> Result<(), ErrorReply> {
+    if channel.len() > rules.client.channel_max_length {
+        return Err(codes::BAD_REQUEST);
+    }
+    if is_unknown(rules, channel) {
+        return Err(codes::UNKNOWN_CHANNEL);
+    }
+    let fits = match &rules.options_of(channel).channel_regex {
+        Some(regex) => regex.is_match(Name::of(channel).rest),
+        None => channel.is_ascii(),
+    };
+    // Topics of the application's own, and patterns, are no channels.
+    let can_be = TopicTable::check_name(channel).is_ok()
+        && !TopicTable::is_pattern(channel)
+        && !channel.starts_with(OWN);
+    if fits && can_be {
+        Ok(())
+    } else {
+        Err(codes::BAD_REQUEST)
+    }
+}
+
+/// Whether a user may hear a channel without a token.
+pub(super) fn is_permitted(rules: &Rules, user: &str, channel: &str) -> bool {
+    let name = Name::of(channel);
+    let options = rules.options_of(channel);
+    if rules.client.insecure {
+        return true;
+    }
+    if name.is_private {
+        return false;
+    }
+    if options.allow_user_limited_channels && name.users.is_some() {
+        return name.names(user);
+    }
+    let is_open = options.access.subscribe == Who::Anyone;
+    let for_clients = options.allow_subscribe_for_client
+        && (!user.is_empty() || options.allow_subscribe_for_anonymous);
+    is_open || for_clients
+}
+
+/// Whether a user may see the past or the presence of a channel. Without a protocol everyone sees
+/// both of a topic that is open.
+pub(super) fn may_see(
+    rules: &Rules,
+    channel: &str,
+    permission: Permission,
+    user: &str,
+    is_subscribed: bool,
+) -> bool {
+    permission.allows(user, is_subscribed) || rules.may_subscribe(channel) || rules.client.insecure
+}
+
+/// The topic on which it is told who comes to a channel and leaves it. A digest, since a name may
+/// be as long as any may be; with salt, or a pattern that ends in it could be subscribed to.
+pub(super) fn beside(channel: &str) -> String {
+    static SALT: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one("join and leave"));
+    let mut digest = Sha256::new();
+    digest.update(SALT.to_ne_bytes());
+    digest.update(channel);
+    format!("@presence.{}", URL_SAFE_NO_PAD.encode(digest.finalize()))
+}
+
+/// Where the channel is, and what was published there since the subscriber left it.
+fn past(
+    ctx: &mut Context<'_, Place>,
+    rules: &Rules,
+    options: &ChannelOptions,
+    channel: &str,
+    request: &Request,
+    is_recoverable: bool,
+) -> Past {
+    let is_cache = options.recovery_mode == RecoveryMode::Cache;
+    let nothing = Since::default();
+    let since = match &request.since {
+        Some(since) => Some(since),
+        None if is_cache && options.auto_cache_recover => Some(&nothing),
+        None => None,
+    };
+    let Some(since) = since.filter(|_| is_recoverable) else {
+        let nothing = Query {
+            since: None,
+            limit: 0,
+            reverse: false,
+        };
+        return Past {
+            position: ctx
+                .history(channel, &nothing)
+                .ok()
+                .map(|history| history.position),
+            was_recovering: request.since.is_some(),
+            ..Past::default()
+        };
+    };
+    let read = topic::Since {
+        epoch: &since.epoch,
+        offset: since.offset,
+    };
+    let recovery = if is_cache {
+        ctx.newest(channel, Some(&read))
+    } else {
+        ctx.recover(channel, &read, rules.client.recovery_max_publication_limit)
+    };
+    let Ok(recovery) = recovery else {
+        return Past::default();
+    };
+    let size = |publication: &KeptPublication| publication.view(channel).message.payload().len();
+    // A reply that is larger than what may wait for the client would end it each time.
+    let fits = |all: &Vec<KeptPublication>| all.iter().map(size).sum::<usize>() <= rules.most_past;
+    Past {
+        position: Some(recovery.position),
+        recovered: recovery.publications.filter(fits),
+        was_recovering: true,
+        offset: since.offset,
+    }
+}
+
+/// The result of a subscribe command.
+fn describe(channel: &str, grant: &Subscribed, past: &Past, is_recoverable: bool) -> String {
+    let mut publications = Vec::new();
+    for (index, publication) in past.recovered.iter().flatten().enumerate() {
+        publications.push(if index == 0 { b'[' } else { b',' });
+        publication_json(&publication.view(channel), &mut publications);
+    }
+    if !publications.is_empty() {
+        publications.push(b']');
+    }
+    let publications = String::from_utf8_lossy(&publications);
+    let epoch = past.position.map(|position| position.epoch);
+    // Who recovers advances by the publications that come with it.
+    let offset = match (&past.recovered, past.position) {
+        (Some(_), _) => past.offset,
+        (None, position) => position.map_or(0, |position| position.offset),
+    };
+    lifetime(grant.expire_at)
+        .flag("recoverable", is_recoverable)
+        .text("epoch", epoch.as_ref().map_or("", |epoch| epoch.as_str()))
+        .json("publications", &publications)
+        .flag("recovered", past.recovered.is_some())
+        .number("offset", offset)
+        .flag("positioned", past.position.is_some())
+        .json("data", &grant.data)
+        .flag("was_recovering", past.was_recovering)
+        .end()
+}
