@@ -8,6 +8,8 @@ mod catalogue_handshake;
 mod catalogue_loop;
 mod catalogue_topics;
 mod chunking;
+#[cfg(feature = "program")]
+mod console;
 mod echo;
 mod edges;
 mod examples;

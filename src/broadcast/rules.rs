@@ -8,7 +8,8 @@ use stentor::{Config, Endpoint};
 use super::auth::TokenRules;
 use super::channel::{ChannelOptions, Name};
 use super::client::ClientOptions;
-use super::{api::ApiOptions, console::ConsoleOptions, own_topics};
+use super::console::{self, ConsoleOptions};
+use super::{api::ApiOptions, own_topics};
 
 /// Who may do something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -116,6 +117,11 @@ impl Rules {
         if all.any(|(_, options)| options.topic_options().presence) {
             let inserted = config.topics.insert(pattern, own);
             inserted.expect("it is the first, and a good one");
+        }
+        if self.console.enabled {
+            let (pattern, own) = console::own_topics();
+            let inserted = config.topics.insert(pattern, own);
+            inserted.expect("it is new, and a good one");
         }
         for (id, name) in self.channels.names() {
             let options = self.channels.get(id).topic_options();

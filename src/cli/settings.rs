@@ -208,6 +208,10 @@ fn set_doors(draft: &mut Draft, flags: &Flags, has_file: bool) -> ChannelOptions
         rules.client.allow_anonymous_connect_without_token = true;
         rules.console.enabled = true;
     }
+    if let Some(token) = &flags.doors.admin_token {
+        rules.console.enabled = true;
+        rules.console.admin_token = Some(token.clone());
+    }
     rules.overview = flags.doors.overview.or(draft.overview).unwrap_or(locally);
     if !flags.doors.allow_origin.is_empty() {
         rules.origins = Origins::new(flags.doors.allow_origin.clone());
