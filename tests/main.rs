@@ -6,6 +6,8 @@ mod catalogue_handshake;
 mod catalogue_loop;
 mod catalogue_topics;
 mod chunking;
+#[cfg(feature = "broadcast")]
+mod clients;
 mod echo;
 mod edges;
 mod examples;
