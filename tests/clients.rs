@@ -975,6 +975,40 @@ fn check_43_first_message_or_query_connects_in_one_direction() {
 }
 
 #[test]
+fn check_43_bad_connect_requests_are_refused_in_one_direction() {
+    let server = uni();
+    for message in ["", "garbage", "[]", "{\"token\":7}", "{}{}"] {
+        let mut peer = server.open_at("/connection/uni_websocket");
+        peer.say(message);
+        let (lines, how) = peer.hear_all();
+        let last = json!({"disconnect": {"code": 3501, "reason": "bad request"}});
+        assert_eq!(
+            (lines, how),
+            (vec![last], end(3501, "bad request")),
+            "{message:?}"
+        );
+    }
+    for query in ["", "garbage", "%5B%5D", "%7", "%7B%7D%7B"] {
+        for path in ["uni_websocket", "uni_sse"] {
+            let mut client = Client::raw(server.address);
+            let target = format!("/connection/{path}?cf_connect={query}");
+            let request = if path == "uni_sse" {
+                format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n")
+            } else {
+                crate::support::upgrade_request(&target)
+            };
+            client.send(request.as_bytes());
+            let head = client.head();
+            assert!(head.starts_with("HTTP/1.1 400 "), "{target}: {head}");
+        }
+    }
+    let off = serve(rules(&[]));
+    let mut client = Client::raw(off.address);
+    client.send(crate::support::upgrade_request("/connection/uni_websocket").as_bytes());
+    assert!(client.head().starts_with("HTTP/1.1 404 "));
+}
+
+#[test]
 fn check_43_client_in_one_direction_is_pinged_and_need_not_answer() {
     let mut rules = rules(&[]);
     rules.client.uni_websocket = true;
