@@ -586,6 +586,18 @@ fn protobuf_is_refused() {
     }
 }
 
+/// It is a parameter of the transports in one direction.
+#[test]
+fn connect_request_in_the_query_means_nothing_in_both_directions() {
+    let server = serve(rules(&[]));
+    for query in ["%7B%7D", "garbage"] {
+        let mut peer = server.open_at(&format!("/connection/websocket?cf_connect={query}"));
+        let reply = peer.ask(r#"{"id":1,"connect":{}}"#);
+        assert_eq!(reply["id"], 1, "{reply}");
+        peer.hears_nothing_more();
+    }
+}
+
 #[test]
 fn unknown_and_null_fields_mean_nothing() {
     let server = serve(rules(&[]));

@@ -199,7 +199,11 @@ impl Clients {
             },
             has_pings: !query.has_frame_pings,
             headers: headers(hooks, request),
-            request: query.connect_request()?,
+            // In both directions it comes as a command.
+            request: is_uni
+                .then(|| query.connect_request())
+                .transpose()?
+                .flatten(),
         });
         let accept = Accept::new(Place::Nowhere);
         if is_uni {
