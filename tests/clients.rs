@@ -891,6 +891,45 @@ fn check_34_who_comes_is_told_to_those_who_ask_and_may() {
     assert_eq!(quiet.error("presence", &json!({"channel": "s:a"})), 103);
 }
 
+/// Whoever hears a topic without the protocol says of itself what it wants.
+#[test]
+fn subscriber_without_the_protocol_cannot_come_as_somebody_else() {
+    let open = ChannelOptions {
+        access: Access::default(),
+        ..peopled()
+    };
+    let server = serve(rules(&[("p", open)]));
+    let mut peer = server.connect();
+    peer.subscribe("p:a");
+    peer.hear();
+    let forged =
+        "%7B%22client%22:%2200000000-0000-4000-8000-000000000000%22,%22user%22:%22admin%22%7D";
+    let stranger = Client::open(server.address, &format!("/t/p:a?info={forged}"));
+    let forged = json!({"client": "00000000-0000-4000-8000-000000000000", "user": "admin"});
+    let join = peer.hear();
+    let info = &join["push"]["join"]["info"];
+    assert_eq!(
+        (&info["user"], &info["conn_info"]),
+        (&json!(""), &forged),
+        "{join}"
+    );
+    let id = info["client"].clone();
+    let presence = peer.result("presence", &json!({"channel": "p:a"}));
+    assert_eq!(
+        presence["presence"][id.as_str().unwrap()]["user"],
+        "",
+        "{presence}"
+    );
+    drop(stranger);
+    let leave = peer.hear();
+    let info = &leave["push"]["leave"]["info"];
+    assert_eq!(
+        (&info["user"], &info["client"]),
+        (&json!(""), &id),
+        "{leave}"
+    );
+}
+
 #[test]
 fn check_44_what_nobody_serves_is_not_available() {
     let server = serve(rules(&[]));
