@@ -658,6 +658,20 @@ fn check_18_limits_and_names_of_channels() {
 }
 
 #[test]
+fn check_18_all_channels_of_a_client_may_tell_who_comes() {
+    let server = serve(rules(&[("p", peopled())]));
+    let mut peer = server.connect();
+    for number in 1..=128 {
+        let channel = format!("p:{number}");
+        assert_eq!(peer.subscribe(&channel), json!({}), "{number}");
+        let join = peer.hear();
+        assert_eq!(join["push"]["channel"], channel);
+        assert!(join["push"]["join"]["info"]["client"].is_string(), "{join}");
+    }
+    assert_eq!(peer.error("subscribe", &json!({"channel": "p:129"})), 106);
+}
+
+#[test]
 fn check_19_channel_that_is_not_allowed_is_denied() {
     let closed = ChannelOptions {
         access: CLOSED,
