@@ -110,6 +110,12 @@ impl Rules {
     ///
     /// Never: the namespaces were inserted once already.
     pub fn configure(&self, config: &mut Config) {
+        if self.channels.iter().any(|(_, options)| options.join_leave) {
+            // Beside each channel of a client, on a topic of its own, it is told who comes and goes.
+            let most_topics = self.client.channel_limit.saturating_mul(2);
+            let limit = &mut config.limits.max_topics_per_connection;
+            *limit = most_topics.max(*limit);
+        }
         let default = self.channels.get(NamespaceId::DEFAULT);
         config.topics = Namespaces::new(default.topic_options());
         let (pattern, own) = own_topics();
