@@ -79,7 +79,7 @@ impl ClientNumbers {
             ])?;
         }
         if let Some(hooks) = &self.hooks {
-            page.gauge("hooks_in_flight", "Questions that wait for a backend", hooks.in_flight as usize)?;
+            page.gauge("hooks_in_flight", "Questions that wait for a backend", hooks.in_flight)?;
             page.counts("hooks", "Questions to a backend, by what became of them", "reason", [
                 ("answered", hooks.answered), ("busy", hooks.busy), ("timeout", hooks.timeouts),
                 ("connection", hooks.connections), ("status", hooks.statuses), ("bad_answer", hooks.bad_answers),

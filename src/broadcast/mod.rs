@@ -327,7 +327,7 @@ impl Handler for Broadcast {
 
     fn presence(&mut self, ctx: &mut Context<'_, Place>, event: &PresenceEvent) {
         self.raw.presence(ctx, event);
-        self.clients.presence(ctx, &self.rules, event);
+        Clients::presence(ctx, &self.rules, event);
     }
 
     fn wake(&mut self, ctx: &mut Context<'_, Place>) {

@@ -104,6 +104,10 @@ impl Default for Rules {
 impl Rules {
     /// Sets what the server has to do for these rules: the options of topics, and limits that they
     /// imply.
+    ///
+    /// # Panics
+    ///
+    /// Never: the namespaces were inserted once already.
     pub fn configure(&self, config: &mut Config) {
         let default = self.channels.get(NamespaceId::DEFAULT);
         config.topics = Namespaces::new(default.topic_options());

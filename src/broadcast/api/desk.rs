@@ -112,16 +112,15 @@ impl Desk<'_, '_> {
     fn refresh(&mut self, refresh: &Refresh<'_>) -> Outcome {
         let (select, info) = (refresh.select()?, refresh.info());
         let (expired, expire_at) = (refresh.expired, Some(refresh.expire_at));
-        self.clients
-            .refresh_user(
-                self.ctx,
-                self.rules,
-                &select,
-                expired,
-                expire_at,
-                info.as_deref(),
-            )
-            .map(nothing)
+        self.clients.refresh_user(
+            self.ctx,
+            self.rules,
+            &select,
+            expired,
+            expire_at,
+            info.as_deref(),
+        );
+        Ok(nothing(()))
     }
 
     // ---- what there is ----

@@ -532,12 +532,7 @@ impl Clients {
     }
 
     /// Somebody has come to a channel or left it.
-    pub(super) fn presence(
-        &mut self,
-        ctx: &mut Context<'_, Place>,
-        rules: &Rules,
-        event: &PresenceEvent,
-    ) {
+    pub(super) fn presence(ctx: &mut Context<'_, Place>, rules: &Rules, event: &PresenceEvent) {
         if !rules.options_of(&event.topic).join_leave {
             return;
         }

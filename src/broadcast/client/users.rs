@@ -181,7 +181,7 @@ impl Clients {
         expired: bool,
         expire_at: Option<u64>,
         info: Option<&str>,
-    ) -> Result<(), ErrorReply> {
+    ) {
         for key in self.select(selection) {
             if expired {
                 self.disconnect(ctx, key, &codes::CONNECTION_EXPIRED);
@@ -201,6 +201,5 @@ impl Clients {
                 self.look_again(ctx, rules, key);
             }
         }
-        Ok(())
     }
 }
