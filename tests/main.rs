@@ -8,6 +8,8 @@ mod catalogue_topics;
 mod chunking;
 #[cfg(feature = "broadcast")]
 mod clients;
+#[cfg(feature = "broadcast")]
+mod clients_hooks;
 mod echo;
 mod edges;
 mod examples;
