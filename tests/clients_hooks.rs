@@ -275,6 +275,20 @@ fn program_refuses_clients_by_an_error_or_an_end() {
     assert_eq!(peer.hear_end(), end(3502, "stale"));
 }
 
+/// Otherwise the connection would hang, without an answer and without an end.
+#[test]
+fn end_with_a_code_that_cannot_be_sent_is_an_end_all_the_same() {
+    let (server, _put_off) = start();
+    let (lines, how) = refusal(&server, "bad code");
+    assert_eq!(
+        (lines, how),
+        (Vec::new(), end(3004, "internal server error"))
+    );
+    let (mut peer, _) = connect(&server, "now");
+    peer.say(r#"{"id":2,"rpc":{"method":"bad code"}}"#);
+    assert_eq!(peer.hear_end(), end(3004, "internal server error"));
+}
+
 #[test]
 fn messages_of_clients_are_told_in_order_and_so_are_their_ends() {
     let (server, put_off) = start();
