@@ -964,12 +964,13 @@ fn the_overview_lists_the_largest_topics_first() {
     let mut watcher = connect(address, "/t/c?header=1&presence=1");
     hear_json(&mut watcher);
     hear_json(&mut watcher);
+    post(address, "b", "counted");
     let answer = ask(address, "GET /topics", &[], b"");
     let overview = answer.json();
     let topics = json!([
-        {"name": "b", "subscribers": 2},
-        {"name": "c", "subscribers": 2},
-        {"name": "a", "subscribers": 1},
+        {"name": "b", "subscribers": 2, "published": 1},
+        {"name": "c", "subscribers": 2, "published": 0},
+        {"name": "a", "subscribers": 1, "published": 0},
     ]);
     assert_eq!(overview["topics"], topics);
     assert_eq!(overview["total"], 3);
@@ -1029,12 +1030,12 @@ fn those_who_run_the_server_may_have_an_address_of_their_own() {
     assert!(line.contains(" answers /livez, /readyz and /metrics at http://127.0.0.1:"));
     let (_, admin) = line.rsplit_once("http://").unwrap();
     let admin: SocketAddr = admin.trim_end_matches('/').parse().unwrap();
-    for path in HEALTH.iter().chain(&["/metrics"]) {
+    for path in HEALTH.iter().chain(&["/metrics", "/"]) {
         let request = format!("GET {path}");
         assert_eq!(ask(admin, &request, &[], b"").status, 200, "{path}");
         assert_eq!(ask(address, &request, &[], b"").status, 404, "{path}");
     }
-    for path in ["/", "/t/a", "/topics"] {
+    for path in ["/t/a", "/topics"] {
         let request = format!("GET {path}");
         assert_eq!(ask(admin, &request, &[], b"").status, 404, "{path}");
         assert_eq!(ask(address, &request, &[], b"").status, 200, "{path}");

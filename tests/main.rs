@@ -8,6 +8,10 @@ mod catalogue_handshake;
 mod catalogue_loop;
 mod catalogue_topics;
 mod chunking;
+#[cfg(feature = "broadcast")]
+mod clients;
+#[cfg(feature = "program")]
+mod console;
 mod echo;
 mod edges;
 mod examples;

@@ -228,6 +228,12 @@ fn keys_and_backends_that_cannot_be_used_are_one_line() {
             "channel.proxy.publish.endpoint = 'x'",
             "channel.proxy.publish.endpoint: ",
         ),
+        (
+            "own-key",
+            "[client]\ntoken.hmac_secret_key = 'x'\n\
+             subscription_token = { enabled = true, ecdsa_public_key = 'x' }",
+            "client.subscription_token.ecdsa_public_key: ",
+        ),
     ] {
         let file = TemporaryFile::new(name, text);
         let line = refusal(&mut stentor(&["check", "--config", file.path()]));

@@ -448,11 +448,15 @@ impl Running<App> {
 impl Client {
     /// Connects with a small receive buffer: a few KiB wait in it before the server is held up.
     pub(crate) fn with_small_buffer(address: SocketAddr) -> Self {
+        Self::with_small_buffer_at(address, "/")
+    }
+
+    pub(crate) fn with_small_buffer_at(address: SocketAddr, target: &str) -> Self {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
         socket.connect(&address.into()).unwrap();
         let mut client = Self::over(socket.into());
-        client.upgrade("/");
+        client.upgrade(target);
         client
     }
 

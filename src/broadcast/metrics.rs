@@ -165,7 +165,7 @@ impl Collector for Numbers {
 }
 
 /// All of them; which error of the protocol is not told apart.
-const CAUSES: [Cause; 13] = [
+pub(super) const CAUSES: [Cause; 13] = [
     Cause::Peer,
     Cause::Application,
     Cause::Shutdown,

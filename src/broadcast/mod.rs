@@ -1,12 +1,12 @@
 //! The broadcast application: what a client sends to a topic, everyone in the topic hears.
 //!
 //! The path names the topic: `/t/NAME`, and `/` for the topic `lobby`. It is a WebSocket, a stream
-//! of events, a place to post to, and a page for browsers. An ordinary user of the library:
+//! of events, a place to post to, and a page for browsers. Browsers find the console at `/`. An ordinary user of the library:
 //! whatever is done here, an embedder can do.
 //!
 //! ```text
 //! request ─▶ route ─┬▶ rules ─▶ raw: a topic as it is
-//!                   └▶ page, overview, metrics
+//!                   └▶ console, page, overview, metrics
 //! ```
 
 mod api;
@@ -37,13 +37,14 @@ pub use self::channel::{ChannelOptions, DataFormat, Permission, RecoveryMode};
 pub use self::client::{ClientKey, ClientOptions};
 use self::client::{Clients, World};
 pub use self::console::ConsoleOptions;
+use self::console::{Console, Standing};
 use self::exchange::Exchange;
 use self::hooks::{Hooks, HttpHookStats, HttpHooks};
 use self::metrics::ClientNumbers;
 use self::overview::Overview;
-use self::page::Page;
+use self::page::Pages;
 use self::raw::{Raw, SeatId, wants_events};
-use self::route::{OWN, Route};
+use self::route::{LOBBY, OWN, Refusal, Route};
 pub use self::rules::{Access, Origins, Rules, Who};
 
 /// Topics by path and by protocol.
@@ -53,11 +54,12 @@ pub struct Broadcast {
     subscription_tokens: Option<Tokens>,
     hooks: Box<dyn Hooks>,
     hook_stats: Option<HttpHookStats>,
-    page: Page,
+    pages: Pages,
     overview: Overview,
     raw: Raw,
     clients: Clients,
     exchange: Exchange,
+    console: Console,
 }
 
 /// The timer of the clients of the protocol.
@@ -73,6 +75,8 @@ pub enum Place {
     Raw(SeatId),
     /// It speaks the protocol.
     Client(ClientKey),
+    /// It watches the console.
+    Watcher(Standing),
 }
 
 /// The topics of the application's own: a pattern that they match, and what holds for them.
@@ -94,11 +98,12 @@ impl Broadcast {
             rules,
             hooks: Box::new(()),
             hook_stats: None,
-            page: Page::default(),
+            pages: Pages::default(),
             overview: Overview::default(),
             raw: Raw::default(),
             clients: Clients::default(),
             exchange: Exchange::default(),
+            console: Console::default(),
         })
     }
 
@@ -165,7 +170,8 @@ impl Broadcast {
         ctx: &mut Context<'_, Place>,
         request: &Request<'_>,
     ) -> Result<Response, Response> {
-        let route = self.route(ctx, request)?;
+        let asks_for_page = matches!(request.method(), "GET" | "HEAD") && !wants_events(request);
+        let route = self.route(ctx, request, asks_for_page)?;
         let methods: &[&str] = match route {
             Route::Topic(_) | Route::UniSse => &["GET", "HEAD", "POST", "OPTIONS"],
             _ => &["GET", "HEAD", "OPTIONS"],
@@ -197,7 +203,9 @@ impl Broadcast {
                 Err(Response::new(400).text("A WebSocket is served here.\n"))
             }
             (_, method) if !methods.contains(&method) => Err(not_allowed(methods)),
-            (Route::Topic(_), _) => Ok(self.page.response()),
+            (Route::Topic(_), _) => Ok(self.pages.topic()),
+            (Route::Console, _) => Console::check(&self.rules).map(|()| self.pages.console()),
+            (Route::Feed, _) => Err(Console::refuse(&self.rules, request)),
             (Route::Icon, _) => Ok(Response::new(204)),
             (Route::Overview, _) => match self.rules.overview {
                 Who::Anyone => Ok(json(self.overview.of(ctx))),
@@ -213,12 +221,19 @@ impl Broadcast {
         &self,
         ctx: &Context<'_, Place>,
         request: &'r Request<'_>,
+        asks_for_page: bool,
     ) -> Result<Route<'r>, Response> {
-        let route = Route::of(request.path())?;
-        let is_for_admins = matches!(route, Route::Health | Route::Metrics | Route::Api(_));
+        let route = match Route::of(request.path())? {
+            Route::Console if !asks_for_page => Route::Topic(LOBBY.into()),
+            route => route,
+        };
+        let is_for_admins = matches!(
+            route,
+            Route::Console | Route::Feed | Route::Health | Route::Metrics | Route::Api(_)
+        );
         match self.rules.first_admin {
             Some(first) if is_for_admins != (ctx.endpoint() >= Some(first)) => {
-                Err(Response::not_found())
+                Err(Refusal::NotFound.into())
             }
             _ => Ok(route),
         }
@@ -286,7 +301,7 @@ impl Handler for Broadcast {
         ctx: &mut Context<'_, Place>,
         request: &Request<'_>,
     ) -> Result<Accept<Place>, Response> {
-        let route = self.route(ctx, request)?;
+        let route = self.route(ctx, request, false)?;
         self.rules.origins.check(request)?;
         match route {
             Route::Topic(topic) => self.raw.upgrade(ctx, &self.rules, &topic, request),
@@ -295,12 +310,15 @@ impl Handler for Broadcast {
                 self.clients
                     .upgrade(&self.rules, &*self.hooks, request, is_uni)
             }
+            Route::Feed => Console::upgrade(&self.rules, request),
             _ => Err(Response::not_found()),
         }
     }
 
     fn open(&mut self, ctx: &mut Context<'_, Place>) {
-        if !self.raw.open(ctx, &self.rules) {
+        if let Place::Watcher(standing) = *ctx.state() {
+            self.console.open(ctx, standing);
+        } else if !self.raw.open(ctx, &self.rules) {
             let (clients, mut world) = self.clients();
             clients.open(ctx, &mut world);
         }
@@ -314,6 +332,7 @@ impl Handler for Broadcast {
                 let (clients, mut world) = self.clients();
                 clients.message(ctx, &mut world, key, message);
             }
+            Place::Watcher(standing) => self.console.message(ctx, &self.rules, standing, message),
         }
     }
 
@@ -322,6 +341,7 @@ impl Handler for Broadcast {
             Place::Nowhere => {}
             Place::Raw(seat) => self.raw.lost(ctx, seat, lost),
             Place::Client(key) => self.clients.lost(ctx, &self.rules, key, lost),
+            Place::Watcher(_) => Console::lost(ctx, lost),
         }
     }
 
@@ -336,9 +356,13 @@ impl Handler for Broadcast {
     }
 
     fn timer(&mut self, ctx: &mut Context<'_, Place>, token: u64) {
-        if token == CLIENT_TIMER {
-            let (clients, mut world) = self.clients();
-            clients.timer(ctx, &mut world);
+        match token {
+            CLIENT_TIMER => {
+                let (clients, mut world) = self.clients();
+                clients.timer(ctx, &mut world);
+            }
+            console::TICK => self.console.tick(ctx),
+            _ => {}
         }
     }
 
@@ -366,6 +390,7 @@ impl Handler for Broadcast {
                 let (clients, mut world) = self.clients();
                 clients.close(&mut world, key);
             }
+            Place::Watcher(_) => self.console.close(ctx.id()),
         }
     }
 

@@ -8,8 +8,12 @@ use stentor::topic::{TopicError, TopicTable};
 /// What a path names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Route<'p> {
-    /// A topic, and its page: `/t/NAME`, or `/` for the lobby.
+    /// A topic, and its page: `/t/NAME`.
     Topic(Cow<'p, str>),
+    /// The page of the console; for whoever asks for no page, the lobby: `/`.
+    Console,
+    /// The numbers and commands of the console: `/console/feed`.
+    Feed,
     /// Where clients of the protocol connect.
     Clients,
     /// ...in one direction.
@@ -39,7 +43,8 @@ impl<'p> Route<'p> {
     /// What this path, which is percent-encoded, names.
     pub(super) fn of(path: &'p [u8]) -> Result<Self, Refusal> {
         match path {
-            b"/" => Ok(Self::Topic(Cow::Borrowed(LOBBY))),
+            b"/" => Ok(Self::Console),
+            b"/console/feed" => Ok(Self::Feed),
             b"/favicon.ico" => Ok(Self::Icon),
             b"/connection/websocket" => Ok(Self::Clients),
             b"/connection/uni_websocket" => Ok(Self::UniWebSocket),
@@ -62,7 +67,7 @@ impl<'p> Route<'p> {
 pub(super) const OWN: char = '@';
 
 /// Where those meet who name no topic.
-const LOBBY: &str = "lobby";
+pub(super) const LOBBY: &str = "lobby";
 
 /// The name of a topic or a pattern. It may hold slashes, written as such or as `%2F`.
 fn topic(encoded: &[u8]) -> Result<Cow<'_, str>, &'static str> {
@@ -119,9 +124,7 @@ fn hex_digit(byte: u8) -> Option<u8> {
 impl From<Refusal> for Response {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::NotFound => {
-                Response::new(404).text("Not found. Topics are at /t/NAME, the lobby is at /.\n")
-            }
+            Refusal::NotFound => Response::new(404).text("Not found. Topics are at /t/NAME.\n"),
             Refusal::BadName(problem) => {
                 Response::new(400).text(format!("The name of the topic is not good: {problem}.\n"))
             }
@@ -142,7 +145,6 @@ mod tests {
 
     #[test]
     fn a_path_names_a_topic() {
-        assert_eq!(topic_of("/"), "lobby");
         assert_eq!(topic_of("/t/news"), "news");
         assert_eq!(topic_of("/t/gr%C3%BC%c3%9fe"), "grüße");
         assert_eq!(topic_of("/t/a/b%2Fc"), "a/b/c");
@@ -190,9 +192,13 @@ mod tests {
             "/t%2Fnews",
             "/Metrics",
             "/topics/",
+            "/console",
+            "/console/feed/",
         ] {
             assert_eq!(Route::of(path.as_bytes()), Err(Refusal::NotFound), "{path}");
         }
+        assert_eq!(Route::of(b"/"), Ok(Route::Console));
+        assert_eq!(Route::of(b"/console/feed"), Ok(Route::Feed));
         assert_eq!(Route::of(b"/favicon.ico"), Ok(Route::Icon));
         assert_eq!(Route::of(b"/topics"), Ok(Route::Overview));
         assert_eq!(Route::of(b"/metrics"), Ok(Route::Metrics));

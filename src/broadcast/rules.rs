@@ -8,7 +8,8 @@ use stentor::{Config, Endpoint};
 use super::auth::TokenRules;
 use super::channel::{ChannelOptions, Name};
 use super::client::ClientOptions;
-use super::{api::ApiOptions, console::ConsoleOptions, own_topics};
+use super::console::{self, ConsoleOptions};
+use super::{api::ApiOptions, own_topics};
 
 /// Who may do something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,6 +110,12 @@ impl Rules {
     ///
     /// Never: the namespaces were inserted once already.
     pub fn configure(&self, config: &mut Config) {
+        if self.channels.iter().any(|(_, options)| options.join_leave) {
+            // Beside each channel of a client, on a topic of its own, it is told who comes and goes.
+            let most_topics = self.client.channel_limit.saturating_mul(2);
+            let limit = &mut config.limits.max_topics_per_connection;
+            *limit = most_topics.max(*limit);
+        }
         let default = self.channels.get(NamespaceId::DEFAULT);
         config.topics = Namespaces::new(default.topic_options());
         let (pattern, own) = own_topics();
@@ -116,6 +123,11 @@ impl Rules {
         if all.any(|(_, options)| options.topic_options().presence) {
             let inserted = config.topics.insert(pattern, own);
             inserted.expect("it is the first, and a good one");
+        }
+        if self.console.enabled {
+            let (pattern, own) = console::own_topics();
+            let inserted = config.topics.insert(pattern, own);
+            inserted.expect("it is new, and a good one");
         }
         for (id, name) in self.channels.names() {
             let options = self.channels.get(id).topic_options();

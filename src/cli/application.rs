@@ -1,7 +1,7 @@
 //! The broadcast application with what the configuration says, at the start and later.
 
 use stentor::broadcast::hooks::{HttpHookError, HttpHooks};
-use stentor::broadcast::{Broadcast, TokenSetupError};
+use stentor::broadcast::{Broadcast, Rules, TokenSetupError};
 use stentor::{Config, Handle};
 use tracing::{info, warn};
 
@@ -16,8 +16,18 @@ use super::settings::Settings;
 ///
 /// A key for tokens, or what is said of a backend, cannot be used.
 pub(super) fn of(settings: &Settings) -> Result<Broadcast, SetupError> {
-    let broadcast = Broadcast::new(settings.rules.clone());
-    let broadcast = broadcast.map_err(|error| about_tokens(&error))?;
+    let rules = &settings.rules;
+    let broadcast = Broadcast::new(rules.clone()).map_err(|error| {
+        let alone = Rules {
+            subscription_tokens: None,
+            ..rules.clone()
+        };
+        let section = match Broadcast::new(alone) {
+            Ok(_) => "client.subscription_token",
+            Err(_) => "client.token",
+        };
+        about_tokens(section, &error)
+    })?;
     let hooks = &settings.hooks;
     let all = [
         &hooks.connect,
@@ -53,7 +63,7 @@ pub(super) fn reload(
                 let _ = handle.run(
                     |logged, ctx| match logged.application().reload(ctx, rules) {
                         Ok(()) => info!("read the configuration again"),
-                        Err(error) => keep(&about_tokens(&error)),
+                        Err(error) => keep(&about_tokens("client.token", &error)),
                     },
                 );
             }
@@ -82,13 +92,12 @@ fn namespaces(config: &Config) -> Vec<String> {
     config.topics.names().map(|(_, name)| name.into()).collect()
 }
 
-/// Tokens for subscribing may have keys of their own: which of both it is, the key does not tell.
-fn about_tokens(error: &TokenSetupError) -> SetupError {
+fn about_tokens(section: &str, error: &TokenSetupError) -> SetupError {
     let key = match error.key {
         "jwks" => "jwks_public_endpoint",
         key => key,
     };
-    SetupError::new(&format!("client.token.{key}"), &error.problem)
+    SetupError::new(&format!("{section}.{key}"), &error.problem)
 }
 
 fn about_hooks(error: &HttpHookError) -> SetupError {

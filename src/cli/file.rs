@@ -98,8 +98,8 @@ impl File {
 
     /// The line of a place in the text, from 1 on.
     fn line(&self, place: Range<usize>) -> usize {
-        let before = &self.text.as_bytes()[..place.start.min(self.text.len())];
-        1 + before.iter().filter(|&&byte| byte == b'\n').count()
+        let before = self.text.get(..place.start).unwrap_or(&self.text);
+        1 + before.matches('\n').count()
     }
 }
 

@@ -106,6 +106,10 @@ pub(super) struct DoorFlags {
     #[arg(long, global = true, value_name = "WHO", value_parser = who)]
     #[arg(env = "STENTOR_OVERVIEW", hide_env = true)]
     pub(super) overview: Option<Who>,
+    /// What opens the console at /; without it the console is open where the overview is
+    #[arg(long, global = true, value_name = "TOKEN")]
+    #[arg(env = "STENTOR_ADMIN_TOKEN", hide_env = true)]
+    pub(super) admin_token: Option<String>,
 }
 
 /// What holds for topics: for all of them as flags, for those of a namespace as its keys.

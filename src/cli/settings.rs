@@ -1,6 +1,7 @@
 //! What the program does, decided: the flags, and the defaults of the mode for the rest.
 
 use std::fmt;
+use std::mem;
 use std::time::Duration;
 
 use stentor::broadcast::hooks::HttpHookRules;
@@ -178,9 +179,10 @@ impl Settings {
 
 fn set_listen(draft: &mut Draft, flags: &Flags) {
     let listen = &mut draft.config.listen;
-    *listen = match flags.listen.is_empty() {
-        true => std::mem::take(&mut draft.listen),
-        false => flags.listen.clone(),
+    *listen = if flags.listen.is_empty() {
+        mem::take(&mut draft.listen)
+    } else {
+        flags.listen.clone()
     };
     if listen.is_empty() {
         *listen = vec![Endpoint::Tcp(([127, 0, 0, 1], 9001).into())];
@@ -196,14 +198,19 @@ fn set_listen(draft: &mut Draft, flags: &Flags) {
 /// but strangers has to be kept out, and who tries stentor on one machine needs no file.
 fn set_doors(draft: &mut Draft, flags: &Flags, has_file: bool) -> ChannelOptions {
     let is_guarded = draft.is_guarded();
-    let locally = match is_guarded {
-        true => Who::Nobody,
-        false => Who::locally(&draft.config.listen),
+    let locally = if is_guarded {
+        Who::Nobody
+    } else {
+        Who::locally(&draft.config.listen)
     };
     let rules = &mut draft.rules;
     if !has_file && locally == Who::Anyone {
         rules.client.allow_anonymous_connect_without_token = true;
         rules.console.enabled = true;
+    }
+    if let Some(token) = &flags.doors.admin_token {
+        rules.console.enabled = true;
+        rules.console.admin_token = Some(token.clone());
     }
     rules.overview = flags.doors.overview.or(draft.overview).unwrap_or(locally);
     if !flags.doors.allow_origin.is_empty() {
@@ -243,12 +250,11 @@ fn set_namespaces(
             let key = key.replace('_', "-");
             return Err(wrong(&format_args!("{key}: {problem}")));
         }
-        match known {
-            Some((id, _)) => *rules.channels.get_mut(id) = of_name,
-            None => {
-                let inserted = rules.channels.insert(name, of_name);
-                inserted.map_err(|error| wrong(&error))?;
-            }
+        if let Some((id, _)) = known {
+            *rules.channels.get_mut(id) = of_name;
+        } else {
+            let inserted = rules.channels.insert(name, of_name);
+            inserted.map_err(|error| wrong(&error))?;
         }
     }
     Ok(())
@@ -708,9 +714,32 @@ mod tests {
         assert_eq!(body(larger), 2 << 20);
     }
 
+    /// What the options of channels say is wrong in this line, with and without a namespace.
+    fn assert_wrong_channel(options: &str, line: usize, key: &str, remedy: &str) {
+        for (section, name, path) in [
+            (
+                "[channel.without_namespace]",
+                "",
+                "channel.without_namespace",
+            ),
+            (
+                "[[channel.namespaces]]",
+                "name = 'a'",
+                "channel.namespaces[0]",
+            ),
+        ] {
+            let file = format!("{section}\n{options}\n{name}");
+            let error = with_file(&file, &[]).unwrap_err().to_string();
+            let start = format!("a.toml:{line}: {path}.{key}: ");
+            assert!(error.starts_with(&start), "{error}");
+            assert!(error.contains(remedy), "{error}");
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
+    }
+
     #[test]
-    fn what_does_not_go_together_is_said_with_its_line() {
-        for (file, line, key, remedy) in [
+    fn options_that_do_not_go_together_are_told_with_their_line() {
+        for (options, line, key, remedy) in [
             ("\nhistory_size = 1", 3, "history_size", "add history_ttl"),
             ("history_ttl = '1s'", 2, "history_ttl", "add history_size"),
             (
@@ -720,70 +749,45 @@ mod tests {
                 "as long",
             ),
             (
-                "force_recovery = true",
-                2,
-                "force_recovery",
-                "add history_size",
-            ),
-            (
-                "allow_recovery = true",
-                2,
-                "allow_recovery",
-                "add history_size",
-            ),
-            (
                 "history_size = 1\nhistory_ttl = '2h'\nforce_recovery = true\n\
                  auto_cache_recover = true",
                 5,
                 "auto_cache_recover",
                 "\"cache\"",
             ),
+            ("force_recovery = true", 2, "force_recovery", "history_size"),
+            ("allow_recovery = true", 2, "allow_recovery", "history_size"),
+        ] {
+            assert_wrong_channel(options, line, key, remedy);
+        }
+        let cache = "[channel.without_namespace]\nhistory_size = 1\nhistory_ttl = '2h'\n\
+                     force_recovery = true\nforce_recovery_mode = 'cache'\n\
+                     auto_cache_recover = true";
+        assert!(with_file(cache, &[]).is_ok());
+    }
+
+    #[test]
+    fn options_that_need_something_else_are_told_with_their_line() {
+        for (option, key, remedy) in [
             (
                 "force_push_join_leave = true",
-                2,
                 "force_push_join_leave",
                 "add join_leave",
             ),
             (
                 "subscribe_proxy_enabled = true",
-                2,
                 "subscribe_proxy_enabled",
                 "channel.proxy",
             ),
             (
                 "publish_proxy_enabled = true",
-                2,
                 "publish_proxy_enabled",
                 "channel.proxy",
             ),
-            (
-                "channel_regex = '['",
-                2,
-                "channel_regex",
-                "regular expression",
-            ),
-            ("publish = 'all'", 2, "publish", "anyone, nobody"),
+            ("channel_regex = '['", "channel_regex", "regular expression"),
+            ("publish = 'all'", "publish", "anyone, nobody"),
         ] {
-            let of = |section: &str, name: &str, path: &str| {
-                let file = format!("{section}\n{file}\n{name}");
-                let error = with_file(&file, &[]).unwrap_err().to_string();
-                let start = format!("a.toml:{line}: {path}.{key}: ");
-                assert!(
-                    error.starts_with(&start) && error.contains(remedy),
-                    "{error}"
-                );
-                assert_eq!(error.lines().count(), 1, "{error}");
-            };
-            of(
-                "[channel.without_namespace]",
-                "",
-                "channel.without_namespace",
-            );
-            of(
-                "[[channel.namespaces]]",
-                "name = 'a'",
-                "channel.namespaces[0]",
-            );
+            assert_wrong_channel(option, 2, key, remedy);
         }
     }
 

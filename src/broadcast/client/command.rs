@@ -1,8 +1,11 @@
 //! What clients say: commands, one behind the other in a message.
 
 use std::collections::HashMap;
+use std::fmt;
+use std::marker::PhantomData;
 
-use serde::de::{Deserialize, Deserializer};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::json::one_line;
@@ -48,7 +51,7 @@ pub(super) struct Connect {
     pub(super) name: String,
     #[serde(deserialize_with = "or_nothing")]
     pub(super) version: String,
-    #[serde(deserialize_with = "or_nothing")]
+    #[serde(deserialize_with = "sinces")]
     pub(super) subs: HashMap<String, Since>,
 }
 
@@ -118,7 +121,7 @@ pub(super) struct History {
     pub(super) channel: String,
     #[serde(deserialize_with = "or_nothing")]
     pub(super) limit: i64,
-    #[serde(deserialize_with = "or_nothing")]
+    #[serde(deserialize_with = "since")]
     pub(super) since: Option<Since>,
     #[serde(deserialize_with = "or_nothing")]
     pub(super) reverse: bool,
@@ -162,17 +165,17 @@ pub(super) struct SubRefresh {
 struct Envelope {
     #[serde(deserialize_with = "or_nothing")]
     id: u32,
-    connect: Option<Connect>,
-    subscribe: Option<Box<Subscribe>>,
-    unsubscribe: Option<Channel>,
-    publish: Option<Publish>,
-    presence: Option<Channel>,
-    presence_stats: Option<Channel>,
-    history: Option<History>,
-    rpc: Option<Rpc>,
-    send: Option<Send>,
-    refresh: Option<Refresh>,
-    sub_refresh: Option<SubRefresh>,
+    connect: Option<Fields<Connect>>,
+    subscribe: Option<Fields<Box<Subscribe>>>,
+    unsubscribe: Option<Fields<Channel>>,
+    publish: Option<Fields<Publish>>,
+    presence: Option<Fields<Channel>>,
+    presence_stats: Option<Fields<Channel>>,
+    history: Option<Fields<History>>,
+    rpc: Option<Fields<Rpc>>,
+    send: Option<Fields<Send>>,
+    refresh: Option<Fields<Refresh>>,
+    sub_refresh: Option<Fields<SubRefresh>>,
     ping: Option<serde::de::IgnoredAny>,
 }
 
@@ -182,7 +185,7 @@ impl TryFrom<Envelope> for Command {
     fn try_from(envelope: Envelope) -> Result<Self, NoCommand> {
         let id = envelope.id;
         // Without an id nothing is answered, and only this takes none.
-        if let Some(send) = envelope.send {
+        if let Some(Fields(send)) = envelope.send {
             let method = Method::Send(send);
             return Ok(Self { id, method });
         }
@@ -190,40 +193,67 @@ impl TryFrom<Envelope> for Command {
             let method = Method::Pong;
             return Ok(Self { id, method });
         }
-        let method = envelope
-            .connect
-            .map(Method::Connect)
-            .or(envelope.subscribe.map(Method::Subscribe))
-            .or(envelope.publish.map(Method::Publish))
-            .or(envelope.unsubscribe.map(Method::Unsubscribe))
-            .or(envelope.presence.map(Method::Presence))
-            .or(envelope.presence_stats.map(Method::PresenceStats))
-            .or(envelope.history.map(Method::History))
-            .or(envelope.rpc.map(Method::Rpc))
-            .or(envelope.refresh.map(Method::Refresh))
-            .or(envelope.sub_refresh.map(Method::SubRefresh))
+        let method = as_method(envelope.connect, Method::Connect)
+            .or(as_method(envelope.subscribe, Method::Subscribe))
+            .or(as_method(envelope.publish, Method::Publish))
+            .or(as_method(envelope.unsubscribe, Method::Unsubscribe))
+            .or(as_method(envelope.presence, Method::Presence))
+            .or(as_method(envelope.presence_stats, Method::PresenceStats))
+            .or(as_method(envelope.history, Method::History))
+            .or(as_method(envelope.rpc, Method::Rpc))
+            .or(as_method(envelope.refresh, Method::Refresh))
+            .or(as_method(envelope.sub_refresh, Method::SubRefresh))
             .or(envelope.ping.map(|_| Method::Ping))
             .ok_or(NoCommand)?;
         Ok(Self { id, method })
     }
 }
 
+fn as_method<T>(fields: Option<Fields<T>>, method: fn(T) -> Method) -> Option<Method> {
+    fields.map(|Fields(fields)| method(fields))
+}
+
 /// Takes the first command of a message; `None` at its end.
 pub(super) fn next(message: &mut &[u8]) -> Option<Result<Command, NoCommand>> {
-    // An array would be read as the fields of an object.
-    if !matches!(message.trim_ascii_start().first(), Some(b'{') | None) {
-        return Some(Err(NoCommand));
-    }
-    let mut commands = serde_json::Deserializer::from_slice(message).into_iter::<Envelope>();
+    let commands = serde_json::Deserializer::from_slice(message);
+    let mut commands = commands.into_iter::<Fields<Envelope>>();
     let envelope = commands.next()?;
     let read = commands.byte_offset();
     *message = &message[read..];
-    Some(envelope.map_err(|_| NoCommand).and_then(Command::try_from))
+    let Ok(Fields(envelope)) = envelope else {
+        return Some(Err(NoCommand));
+    };
+    Some(envelope.try_into())
 }
 
 /// Reads a connect request that stands alone.
 pub(super) fn connect_request(text: &[u8]) -> Result<Connect, NoCommand> {
-    serde_json::from_slice(text).map_err(|_| NoCommand)
+    let Fields(connect) = serde_json::from_slice(text).map_err(|_| NoCommand)?;
+    Ok(connect)
+}
+
+/// An object. What is derived takes an array for one as well, whose elements are the fields.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Fields<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Fields<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(FieldsVisitor(PhantomData))
+    }
+}
+
+struct FieldsVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for FieldsVisitor<T> {
+    type Value = Fields<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(Fields)
+    }
 }
 
 /// `null` is nothing, as clients in other languages have it.
@@ -233,6 +263,20 @@ where
     T: Deserialize<'de> + Default,
 {
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+fn since<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Since>, D::Error> {
+    let since: Option<Fields<Since>> = Option::deserialize(deserializer)?;
+    Ok(since.map(|Fields(since)| since))
+}
+
+fn sinces<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HashMap<String, Since>, D::Error> {
+    let subs: HashMap<String, Option<Fields<Since>>> = or_nothing(deserializer)?;
+    let since = |since: Option<Fields<Since>>| since.unwrap_or_default().0;
+    Ok(subs
+        .into_iter()
+        .map(|(channel, one)| (channel, since(one)))
+        .collect())
 }
 
 /// Any JSON, as its text.
@@ -292,6 +336,10 @@ mod tests {
             r#"{"id":4294967296,"connect":{}}"#,
             r#"{"id":1.5,"connect":{}}"#,
             r#"{"id":1,"connect":[7]}"#,
+            r#"{"id":1,"connect":[]}"#,
+            r#"{"id":1,"subscribe":["a"]}"#,
+            r#"{"id":1,"connect":{"subs":{"a":[]}}}"#,
+            r#"{"id":1,"history":{"channel":"a","since":[]}}"#,
             r#"{"id":1,"connect":{"token":7}}"#,
             r#"{"id":1,"id":2,"connect":{}}"#,
             r#"{"id":1,"connect":{}"#,
@@ -304,6 +352,16 @@ mod tests {
             [Err(NoCommand)]
         );
         assert!(all(b" \n").is_empty());
+    }
+
+    #[test]
+    fn connect_request_alone_is_an_object() {
+        let connect = connect_request(br#"{"token":"t","subs":{"a":null}}"#).unwrap();
+        assert_eq!(connect.token, "t");
+        assert_eq!(connect.subs["a"], Since::default());
+        for text in ["", "[]", "null", "{}{}", "{\"token\":7}"] {
+            assert_eq!(connect_request(text.as_bytes()), Err(NoCommand), "{text}");
+        }
     }
 
     #[test]

@@ -203,7 +203,11 @@ impl Clients {
             },
             has_pings: !query.has_frame_pings,
             headers: headers(hooks, request),
-            request: query.connect_request()?,
+            // In both directions it comes as a command.
+            request: is_uni
+                .then(|| query.connect_request())
+                .transpose()?
+                .flatten(),
         });
         let accept = Accept::new(Place::Nowhere);
         if is_uni {
@@ -564,16 +568,28 @@ impl Clients {
     }
 }
 
+/// How all that clients of the protocol say of themselves begins; see [`of_stranger`].
+const OF_CLIENT: &str = "{\"client\":\"";
+
+/// What a subscriber without the protocol says of itself, so that it is not taken for a client: a
+/// space in front of an object changes nothing but that.
+pub(super) fn of_stranger(mut info: Vec<u8>) -> Vec<u8> {
+    if info.starts_with(OF_CLIENT.as_bytes()) {
+        info.insert(0, b' ');
+    }
+    info
+}
+
 /// Who is in a channel, as clients are told: that of a client of the protocol, or what is known of
 /// another subscriber.
 pub(super) fn client_info(info: &[u8], id: ConnectionId) -> String {
     let text = str::from_utf8(info).unwrap_or_default();
-    if text.starts_with("{\"client\":\"") && text.len() > 46 && text.contains("\",\"user\":") {
+    if text.starts_with(OF_CLIENT) {
         return text.into();
     }
     let info = match is_json(info) {
         _ if info.is_empty() => String::new(),
-        true => json::one_line(text),
+        true => json::one_line(text.trim_ascii()),
         false => super::raw::line(&String::from_utf8_lossy(info)),
     };
     Object::new()

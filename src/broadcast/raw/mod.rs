@@ -24,13 +24,14 @@ use stentor::{
 };
 
 use self::company::Company;
-pub(super) use self::company::own_topics;
-pub(super) use self::header::line;
+pub(super) use self::company::{Listed, own_topics};
+pub(super) use self::header::{line, lost};
 use self::past::Past;
 pub(super) use self::seat::SeatId;
+pub(super) use self::seat::WITH_TOPIC;
 use self::seat::{Hearing, Seat, Seats, Speaking};
 use self::wish::Wish;
-use super::{Place, Rules, uncached, with};
+use super::{Place, Rules, client, uncached, with};
 
 /// What is asked of a topic by its path.
 #[derive(Debug, Default)]
@@ -142,9 +143,10 @@ impl Raw {
 
     /// The connection that was accepted last is open; answers whether it was one of here.
     pub(super) fn open(&mut self, ctx: &mut Context<'_, Place>, rules: &Rules) -> bool {
-        let Some(Pending { seat, wish }) = self.pending.take() else {
+        let Some(Pending { seat, mut wish }) = self.pending.take() else {
             return false;
         };
+        wish.info = client::of_stranger(wish.info);
         let (id, seat) = self.seats.take(seat);
         *ctx.state() = Place::Raw(id);
         if ctx.subscribe_as(&seat.topic, &wish.info).is_err() {
