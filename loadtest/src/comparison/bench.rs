@@ -114,9 +114,9 @@ impl Bench {
 
 /// Where a load is made.
 fn path(contestant: &Contestant, cell: &Cell) -> &'static str {
-    match (cell.group().service(), contestant.dialect()) {
-        (Service::Echo, _) | (_, Dialect::Nats) => "/",
-        (Service::Broadcast, Dialect::Raw) => "/t/{topic}",
+    match cell.group().service() {
+        Service::Echo => "/",
+        Service::Broadcast => contestant.dialect().path(),
     }
 }
 
@@ -173,10 +173,12 @@ fn load(cell: &Cell, contestant: &Contestant) -> Load {
         Cell::Connect { connections } => Load::Connect(connect::Options {
             connections,
             is_storm: false,
+            goal: connect::Goal::Handshake,
         }),
         Cell::Idle { connections } => Load::Idle(idle::Options {
             connections,
             echo_once: true, // Who has never spoken may not even have a buffer yet.
+            channel: None,
         }),
     }
 }
@@ -196,7 +198,7 @@ fn topic(cell: &Cell, contestant: &Contestant) -> broadcast::Options {
         subscribers: 0,
         publishers: 1,
         topics: 1,
-        size: cell.size().unwrap_or(broadcast::SMALLEST),
+        size: cell.size().unwrap_or(contestant.dialect().smallest()),
         batch: 1,
         asking: Asking::InFlight(1),
         stalled: 0,
