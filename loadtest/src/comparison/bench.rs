@@ -139,6 +139,9 @@ fn load(cell: &Cell, contestant: &Contestant) -> Load {
         }),
         Cell::Broadcast {
             subscribers, batch, ..
+        }
+        | Cell::Centrifugo {
+            subscribers, batch, ..
         } => Load::Broadcast(broadcast::Options {
             subscribers,
             batch,
@@ -239,17 +242,25 @@ fn echo_check(kind: Kind) -> (Cell, Load) {
 
 /// Two topics, which must not hear one another.
 fn broadcast_check(size: usize, dialect: Dialect) -> (Cell, Load) {
-    let cell = Cell::Broadcast {
-        subscribers: 6,
-        size,
-        batch: 3,
+    let (subscribers, batch) = (6, 3);
+    let cell = match dialect {
+        Dialect::Raw | Dialect::Nats => Cell::Broadcast {
+            subscribers,
+            size,
+            batch,
+        },
+        Dialect::Centrifugo => Cell::Centrifugo {
+            subscribers,
+            size,
+            batch,
+        },
     };
     let load = Load::Broadcast(broadcast::Options {
-        subscribers: 6,
+        subscribers,
         publishers: 2,
         topics: 2,
         size,
-        batch: 3,
+        batch,
         asking: Asking::InFlight(2),
         stalled: 0,
         is_everyone: false,
