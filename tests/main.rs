@@ -1,5 +1,7 @@
 //! The integration tests: one binary, a module for each subject.
 
+#[cfg(feature = "broadcast")]
+mod api;
 mod backpressure;
 mod catalogue_frames;
 mod catalogue_handshake;

@@ -24,6 +24,7 @@ mod route;
 mod rules;
 
 use stentor::protocol::http::{Request, Response};
+use stentor::topic::NamespaceId;
 use stentor::{
     Accept, Cause, CloseCode, Closed, Context, Form, Handler, Lost, Message, Output, PresenceEvent,
     Publication, TopicOptions,
@@ -37,7 +38,8 @@ pub use self::client::{ClientKey, ClientOptions};
 use self::client::{Clients, World};
 pub use self::console::ConsoleOptions;
 use self::exchange::Exchange;
-use self::hooks::Hooks;
+use self::hooks::{Hooks, HttpHookStats, HttpHooks};
+use self::metrics::ClientNumbers;
 use self::overview::Overview;
 use self::page::Page;
 use self::raw::{Raw, SeatId, wants_events};
@@ -50,6 +52,7 @@ pub struct Broadcast {
     tokens: Tokens,
     subscription_tokens: Option<Tokens>,
     hooks: Box<dyn Hooks>,
+    hook_stats: Option<HttpHookStats>,
     page: Page,
     overview: Overview,
     raw: Raw,
@@ -90,6 +93,7 @@ impl Broadcast {
             subscription_tokens: own.map(Tokens::new).transpose()?,
             rules,
             hooks: Box::new(()),
+            hook_stats: None,
             page: Page::default(),
             overview: Overview::default(),
             raw: Raw::default(),
@@ -102,6 +106,44 @@ impl Broadcast {
     pub fn with_hooks(mut self, hooks: impl Hooks + 'static) -> Self {
         self.hooks = Box::new(hooks);
         self
+    }
+
+    /// Asks a backend over HTTP what clients may do.
+    pub fn with_http_hooks(mut self, hooks: HttpHooks) -> Self {
+        self.hook_stats = Some(hooks.stats());
+        self.with_hooks(hooks)
+    }
+
+    /// Takes other rules from now on. What is there stays: subscriptions, connections, what is kept.
+    ///
+    /// The namespaces are still the same ones, in the same order, and so are the listeners. Keys that
+    /// are fetched from another place than before are waited for, up to 5 seconds.
+    ///
+    /// # Errors
+    ///
+    /// A key for tokens cannot be used or had; then the other rules stay as they were.
+    pub fn reload(
+        &mut self,
+        ctx: &mut Context<'_, Place>,
+        rules: Rules,
+    ) -> Result<(), TokenSetupError> {
+        match (&mut self.subscription_tokens, &rules.subscription_tokens) {
+            (Some(tokens), Some(rules)) => tokens.reload(rules)?,
+            (tokens, rules) => *tokens = rules.as_ref().map(Tokens::new).transpose()?,
+        }
+        self.tokens.reload(&rules.tokens)?;
+        let first_admin = self.rules.first_admin;
+        self.rules = Rules {
+            first_admin,
+            ..rules
+        };
+        let channels = &self.rules.channels;
+        let default = channels.get(NamespaceId::DEFAULT);
+        ctx.set_options("", default.topic_options());
+        for (id, name) in channels.names() {
+            ctx.set_options(name, channels.get(id).topic_options());
+        }
+        Ok(())
     }
 
     /// The clients, and what they have to do with.
@@ -129,7 +171,19 @@ impl Broadcast {
             _ => &["GET", "HEAD", "OPTIONS"],
         };
         match (route, request.method()) {
-            (_, "OPTIONS") => Ok(self.tell_methods(methods)),
+            (Route::Api(method), _) => {
+                self.rules.origins.check(request)?;
+                let (clients, exchange) = (&mut self.clients, &mut self.exchange);
+                Ok(api::answer(
+                    clients,
+                    exchange,
+                    ctx,
+                    &self.rules,
+                    method,
+                    request,
+                ))
+            }
+            (_, "OPTIONS") => Ok(self.tell_methods(request, methods)),
             (Route::Topic(topic), "POST") => self.post(ctx, &topic, request),
             (Route::Topic(topic), "GET") if wants_events(request) => {
                 self.stream(ctx, &topic, request)
@@ -150,7 +204,7 @@ impl Broadcast {
                 Who::Nobody => Err(Response::new(403).text("The overview is not open here.\n")),
             },
             (Route::Health, _) => Ok(uncached(Response::new(200).text("ok\n"))),
-            (Route::Metrics, _) => Ok(metrics(ctx)),
+            (Route::Metrics, _) => Ok(self.metrics(ctx)),
         }
     }
 
@@ -161,7 +215,7 @@ impl Broadcast {
         request: &'r Request<'_>,
     ) -> Result<Route<'r>, Response> {
         let route = Route::of(request.path())?;
-        let is_for_admins = matches!(route, Route::Health | Route::Metrics);
+        let is_for_admins = matches!(route, Route::Health | Route::Metrics | Route::Api(_));
         match self.rules.first_admin {
             Some(first) if is_for_admins != (ctx.endpoint() >= Some(first)) => {
                 Err(Response::not_found())
@@ -190,9 +244,27 @@ impl Broadcast {
         self.raw.stream(ctx, &self.rules, topic, request)
     }
 
-    fn tell_methods(&self, methods: &[&str]) -> Response {
+    fn metrics(&self, ctx: &Context<'_, Place>) -> Response {
+        let tokens = [Some(&self.tokens), self.subscription_tokens.as_ref()];
+        let clients = ClientNumbers {
+            clients: self.clients.count(),
+            users: self.clients.user_count(),
+            counts: self.clients.counts().clone(),
+            keys: tokens
+                .into_iter()
+                .flatten()
+                .filter_map(Tokens::key_counts)
+                .collect(),
+            hooks: self.hook_stats.as_ref().map(HttpHookStats::counts),
+        };
+        let page = metrics::expose(ctx.stats(), &ctx.gauges(), clients);
+        let response = Response::new(200).body(page);
+        uncached(with(response, &[("Content-Type", metrics::CONTENT_TYPE)]))
+    }
+
+    fn tell_methods(&self, request: &Request<'_>, methods: &[&str]) -> Response {
         let response = with(Response::new(204), &[("Allow", &methods.join(", "))]);
-        if !self.rules.origins.is_some() {
+        if !self.rules.origins.admits(request) {
             return response;
         }
         // What a page of another origin may send (Fetch §3.3.3).
@@ -255,7 +327,7 @@ impl Handler for Broadcast {
 
     fn presence(&mut self, ctx: &mut Context<'_, Place>, event: &PresenceEvent) {
         self.raw.presence(ctx, event);
-        self.clients.presence(ctx, &self.rules, event);
+        Clients::presence(ctx, &self.rules, event);
     }
 
     fn wake(&mut self, ctx: &mut Context<'_, Place>) {
@@ -310,12 +382,6 @@ impl std::fmt::Debug for Broadcast {
             .field("rules", &self.rules)
             .finish_non_exhaustive()
     }
-}
-
-fn metrics(ctx: &Context<'_, Place>) -> Response {
-    let page = metrics::expose(ctx.stats(), &ctx.gauges());
-    let response = Response::new(200).body(page);
-    uncached(with(response, &[("Content-Type", metrics::CONTENT_TYPE)]))
 }
 
 fn json(text: &str) -> Response {

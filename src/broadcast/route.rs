@@ -16,6 +16,8 @@ pub(super) enum Route<'p> {
     UniWebSocket,
     /// ...by a stream of events.
     UniSse,
+    /// The HTTP API, by the name of the method.
+    Api(&'p str),
     /// What browsers ask for on their own.
     Icon,
     /// The topics that there are.
@@ -45,6 +47,9 @@ impl<'p> Route<'p> {
             b"/topics" => Ok(Self::Overview),
             b"/livez" | b"/readyz" | b"/healthz" | b"/health" => Ok(Self::Health),
             b"/metrics" => Ok(Self::Metrics),
+            path if path.starts_with(b"/api/") => str::from_utf8(&path[5..])
+                .map(Self::Api)
+                .map_err(|_| Refusal::NotFound),
             path => match path.strip_prefix(b"/t/") {
                 Some(name) => topic(name).map(Self::Topic).map_err(Refusal::BadName),
                 None => Err(Refusal::NotFound),

@@ -81,70 +81,83 @@ impl Clients {
         id: u32,
         subscribe: Box<Subscribe>,
     ) -> Result<Option<()>, Failure> {
+        self.judge(world.rules, key, &subscribe)?;
+        let answer = self.permit(ctx, world, key, &subscribe)?;
+        let grant = match answer {
+            Answer::Now(grant) => grant.map_err(Failure::from)?,
+            Answer::Later => {
+                self.wait(key, id, Method::Subscribe(subscribe));
+                return Ok(None);
+            }
+            Answer::Usual => {
+                let user = &self.all[key.0 as usize].user;
+                if !is_permitted(world.rules, user, &subscribe.channel) {
+                    return Err(codes::PERMISSION_DENIED.into());
+                }
+                Subscribed::default()
+            }
+        };
+        self.subscribe_with(ctx, world, key, id, &subscribe, &grant)
+            .map(Some)
+    }
+
+    /// Whether a client can subscribe at all.
+    fn judge(&self, rules: &Rules, key: ClientKey, subscribe: &Subscribe) -> Result<(), Failure> {
         let channel = &*subscribe.channel;
+        let client = &self.all[key.0 as usize];
         if channel.is_empty() {
             return Err(codes::BAD_COMMAND.into());
         }
         if subscribe.kind != 0 {
             return Err(codes::NOT_AVAILABLE.into());
         }
-        let client = &self.all[key.0 as usize];
-        if channel.len() > world.rules.client.channel_max_length {
+        if channel.len() > rules.client.channel_max_length {
             return Err(codes::BAD_REQUEST.into());
         }
         if client.sub(channel).is_some() {
             return Err(codes::ALREADY_SUBSCRIBED.into());
         }
-        if client.subs.len() >= world.rules.client.channel_limit {
+        if client.subs.len() >= rules.client.channel_limit {
             return Err(codes::LIMIT_EXCEEDED.into());
         }
-        judge_name(world.rules, channel)?;
+        judge_name(rules, channel)?;
         if !matches!(&*subscribe.tf, "" | "null") {
             return Err(codes::BAD_REQUEST.into());
         }
+        Ok(())
+    }
+
+    /// What a token or a hook says of a subscription; what is usual if neither says anything.
+    fn permit(
+        &mut self,
+        ctx: &Context<'_, Place>,
+        world: &mut World<'_>,
+        key: ClientKey,
+        subscribe: &Subscribe,
+    ) -> Result<Answer<Subscribed>, Failure> {
+        let channel = &*subscribe.channel;
         let name = Name::of(channel);
         let options = world.rules.options_of(channel);
         if !subscribe.token.is_empty() {
             let grant = self.by_token(world, key, channel, &subscribe.token)?;
-            return self
-                .subscribe_with(ctx, world, key, id, &subscribe, &grant)
-                .map(Some);
-        }
-        let is_insecure = world.rules.client.insecure;
-        if name.is_private && !is_insecure {
-            return Err(codes::PERMISSION_DENIED.into());
+            return Ok(Answer::Now(Ok(grant)));
         }
         let is_limited = options.allow_user_limited_channels && name.users.is_some();
-        if !is_limited && (options.subscribe_proxy_enabled || !world.rules.asks_by_namespace) {
-            let (ticket, answers) = self.ask(ctx, key);
-            let client = &self.all[key.0 as usize];
-            let uuid = client.uuid.text();
-            let request = SubscribeRequest {
-                client: client.view(&uuid),
-                channel,
-                token: "",
-                data: &subscribe.data,
-            };
-            match world.hooks.subscribe(&request, Ask::new(ticket, answers)) {
-                Answer::Usual => {}
-                Answer::Now(result) => {
-                    let grant = result.map_err(Failure::from)?;
-                    return self
-                        .subscribe_with(ctx, world, key, id, &subscribe, &grant)
-                        .map(Some);
-                }
-                Answer::Later => {
-                    self.wait(key, id, Method::Subscribe(subscribe));
-                    return Ok(None);
-                }
-            }
+        let is_asked = options.subscribe_proxy_enabled || !world.rules.asks_by_namespace;
+        if name.is_private || is_limited || !is_asked {
+            return Ok(Answer::Usual);
         }
-        if !is_permitted(world.rules, &self.all[key.0 as usize].user, channel) {
-            return Err(codes::PERMISSION_DENIED.into());
-        }
-        let grant = Subscribed::default();
-        self.subscribe_with(ctx, world, key, id, &subscribe, &grant)
-            .map(Some)
+        let (ticket, answers) = self.ask(ctx, key);
+        let client = &self.all[key.0 as usize];
+        let uuid = client.uuid.text();
+        let request = SubscribeRequest {
+            client: client.view(&uuid),
+            channel,
+            token: "",
+            data: &subscribe.data,
+        };
+        let ask = Ask::new(ticket, answers);
+        Ok(world.hooks.subscribe(&request, ask))
     }
 
     /// What a token says of a channel.
@@ -270,7 +283,17 @@ impl Clients {
             return;
         };
         client.subs.swap_remove(index);
-        let id = client.id;
+        self.leave_channel(ctx, key, channel);
+    }
+
+    /// The engine does not serve it to a client any more.
+    pub(super) fn leave_channel(
+        &self,
+        ctx: &mut Context<'_, Place>,
+        key: ClientKey,
+        channel: &str,
+    ) {
+        let id = self.all[key.0 as usize].id;
         // Its own leave is nothing that it is told.
         ctx.unsubscribe_connection(id, &beside(channel));
         ctx.unsubscribe_connection(id, channel);

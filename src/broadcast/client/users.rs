@@ -28,7 +28,7 @@ impl Users {
 }
 
 /// Some connections of a user; what is empty does not narrow it.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::broadcast) struct Selection<'a> {
     pub(in crate::broadcast) user: &'a str,
     pub(in crate::broadcast) client: &'a str,
@@ -181,7 +181,7 @@ impl Clients {
         expired: bool,
         expire_at: Option<u64>,
         info: Option<&str>,
-    ) -> Result<(), ErrorReply> {
+    ) {
         for key in self.select(selection) {
             if expired {
                 self.disconnect(ctx, key, &codes::CONNECTION_EXPIRED);
@@ -201,6 +201,5 @@ impl Clients {
                 self.look_again(ctx, rules, key);
             }
         }
-        Ok(())
     }
 }

@@ -27,7 +27,7 @@ use self::company::Company;
 pub(super) use self::company::own_topics;
 pub(super) use self::header::line;
 use self::past::Past;
-pub use self::seat::SeatId;
+pub(super) use self::seat::SeatId;
 use self::seat::{Hearing, Seat, Seats, Speaking};
 use self::wish::Wish;
 use super::{Place, Rules, uncached, with};

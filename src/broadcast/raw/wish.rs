@@ -11,6 +11,9 @@ const MOST_HISTORY: usize = 300;
 /// The most that a subscriber says of itself, in bytes: all others learn it.
 const MOST_INFO: usize = 1024;
 
+/// How the info of clients of the protocol begins: nobody else may pass for one.
+const CLIENT: &str = "{\"client\":\"";
+
 /// What a subscriber asks for; nothing by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Wish {
@@ -102,7 +105,7 @@ impl Wish {
                 "last-event-id" => set(&mut wish.since, Since::of_id(&value).map(Some)),
                 _ => set(
                     &mut wish.info,
-                    (value.len() <= MOST_INFO).then(|| value.into()),
+                    (value.len() <= MOST_INFO && !value.starts_with(CLIENT)).then(|| value.into()),
                 ),
             };
             if !is_good {
@@ -141,7 +144,10 @@ const PARAMETERS: [(&str, &str); 7] = [
     ("header", "it is 1, or left out"),
     ("presence", "it is 1, or left out"),
     ("last-event-id", "it is the id of an event, EPOCH:OFFSET"),
-    ("info", "it is JSON or text in UTF-8 of at most 1024 bytes"),
+    (
+        "info",
+        "it is JSON or text in UTF-8 of at most 1024 bytes, and no object that begins with \"client\"",
+    ),
 ];
 
 pub(super) fn alone(name: &'static str, problem: &'static str) -> BadParameter {
@@ -247,6 +253,7 @@ mod tests {
             ("last-event-id=7", "last-event-id", "EPOCH:OFFSET"),
             ("info=%ff", "info", "UTF-8"),
             ("info=%f", "info", "UTF-8"),
+            ("info={%22client%22:%22x%22}", "info", "begins with"),
             (&long, "info", "1024"),
         ] {
             let bad = Wish::of_query(query.as_bytes()).unwrap_err();
