@@ -411,6 +411,19 @@ test("35: the API subscribes a user, and unsubscribes it", async () => {
   assert.deepEqual([code, reason, sub.state], [2000, "server unsubscribe", "unsubscribed"]);
 });
 
+test("35: a user that the API subscribes from a position on hears what it missed since", async () => {
+  const channel = "open:35since";
+  const one = await connected(server, as("35since"));
+  const { offset, epoch } = await publish(channel, "known");
+  for (const number of [1, 2]) await publish(channel, number);
+  await api(server, "subscribe", { user: "35since", channel, recover_since: { offset, epoch } });
+  await one.events.take("subscribed");
+  await publish(channel, 3);
+  const publications = await one.events.takeMany(3, "publication");
+  assert.deepEqual(data(publications), [1, 2, 3]);
+  assert.deepEqual(offsets(publications), [2, 3, 4]);
+});
+
 test("36: the API disconnects a user but for those that are listed", async () => {
   const ones = await Promise.all([connected(server, as("36")), connected(server, as("36"))]);
   await api(server, "disconnect", { user: "36", whitelist: [ones[0].connected.client] });

@@ -13,7 +13,7 @@ use super::codes::{self, ErrorReply};
 use super::command::{Method, Since, SubRefresh, Subscribe};
 use super::connect::{is_unknown, lifetime};
 use super::state::{ClientKey, Effective, Sub};
-use super::{Clients, Failure, World, publication_json, unix_now};
+use super::{Clients, Failure, World, publication_json, push, unix_now};
 use crate::broadcast::auth::TokenError;
 use crate::broadcast::channel::{ChannelOptions, Name, Permission};
 use crate::broadcast::hooks::{Answer, Ask, SubscribeRequest, Subscribed};
@@ -69,6 +69,7 @@ struct Past {
     was_recovering: bool,
     /// The position that it had.
     offset: u64,
+    is_recoverable: bool,
 }
 
 impl Clients {
@@ -218,6 +219,42 @@ impl Clients {
         grant: &Subscribed,
         request: &Request,
     ) -> Result<String, Failure> {
+        let past = self.take_seat(ctx, rules, key, channel, grant, request)?;
+        Ok(describe(channel, grant, &past))
+    }
+
+    /// Subscribes a client that did not ask; answers the insides of the pushes that tell it, in their
+    /// order. What it missed comes behind the subscription: no client looks for it within.
+    pub(super) fn bring(
+        &mut self,
+        ctx: &mut Context<'_, Place>,
+        rules: &Rules,
+        key: ClientKey,
+        channel: &str,
+        grant: &Subscribed,
+        since: Option<Since>,
+    ) -> Result<Vec<String>, Failure> {
+        let request = Request::server_side(since);
+        let mut past = self.take_seat(ctx, rules, key, channel, grant, &request)?;
+        let missed = past.recovered.as_mut().map(std::mem::take);
+        let subscribe = push::about(channel, "subscribe", &describe(channel, grant, &past));
+        let missed = missed.into_iter().flatten().map(|publication| {
+            let mut json = Vec::new();
+            publication_json(&publication.view(channel), &mut json);
+            push::about(channel, "pub", &String::from_utf8_lossy(&json))
+        });
+        Ok(std::iter::once(subscribe).chain(missed).collect())
+    }
+
+    fn take_seat(
+        &mut self,
+        ctx: &mut Context<'_, Place>,
+        rules: &Rules,
+        key: ClientKey,
+        channel: &str,
+        grant: &Subscribed,
+        request: &Request,
+    ) -> Result<Past, Failure> {
         let options = rules.options_of(channel);
         let effective = Effective::of(options, grant.overrides);
         let client = &self.all[key.0 as usize];
@@ -273,7 +310,10 @@ impl Clients {
             is_granted: false,
         });
         self.fresh.push(channel.into());
-        Ok(describe(channel, grant, &past, is_recoverable))
+        Ok(Past {
+            is_recoverable,
+            ..past
+        })
     }
 
     /// A client does not hear a channel any more.
@@ -449,11 +489,12 @@ fn past(
         recovered: recovery.publications.filter(fits),
         was_recovering: true,
         offset: since.offset,
+        ..Past::default()
     }
 }
 
 /// The result of a subscribe command.
-fn describe(channel: &str, grant: &Subscribed, past: &Past, is_recoverable: bool) -> String {
+fn describe(channel: &str, grant: &Subscribed, past: &Past) -> String {
     let mut publications = Vec::new();
     for (index, publication) in past.recovered.iter().flatten().enumerate() {
         publications.push(if index == 0 { b'[' } else { b',' });
@@ -470,7 +511,7 @@ fn describe(channel: &str, grant: &Subscribed, past: &Past, is_recoverable: bool
         (None, position) => position.map_or(0, |position| position.offset),
     };
     lifetime(grant.expire_at)
-        .flag("recoverable", is_recoverable)
+        .flag("recoverable", past.is_recoverable)
         .text("epoch", epoch.as_ref().map_or("", |epoch| epoch.as_str()))
         .json("publications", &publications)
         .flag("recovered", past.recovered.is_some())
