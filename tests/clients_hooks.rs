@@ -532,3 +532,33 @@ fn connection_of_the_program_is_refreshed_by_it() {
     }));
     assert_eq!(peer.hear_end(), end(3005, "connection expired"));
 }
+/// A client that is always waiting for something is refreshed like any other.
+#[test]
+fn refresh_is_asked_for_while_a_command_waits() {
+    let (server, put_off) = start();
+    let (mut peer, _) = connect(&server, "short");
+    peer.say(r#"{"id":2,"rpc":{"method":"later"}}"#);
+    let rpc = next(&put_off.rpcs);
+    next(&put_off.refreshes).answer(Ok(Refreshed::default()));
+    peer.hears_nothing_more();
+    rpc.answer(returned("1"));
+    assert_eq!(peer.hear(), json!({"id": 2, "rpc": {"data": 1}}));
+}
+/// Otherwise a client would stay for as long as it keeps asking something.
+#[test]
+fn refresh_is_not_put_off_by_what_the_client_asks_meanwhile() {
+    let (server, put_off) = start();
+    let (mut peer, _) = connect(&server, "short");
+    let refresh = next(&put_off.refreshes);
+    assert_eq!(peer.error("rpc", &json!({"method": "unknown"})), 108);
+    peer.say(r#"{"id":2,"rpc":{"method":"later"}}"#);
+    let rpc = next(&put_off.rpcs);
+    let expired = true;
+    refresh.answer(Ok(Refreshed {
+        expired,
+        ..Refreshed::default()
+    }));
+    assert_eq!(peer.hear_end(), end(3005, "connection expired"));
+    rpc.answer(returned("1"));
+    server.connect().hears_nothing_more();
+}

@@ -494,6 +494,7 @@ impl Clients {
         client.subs = Vec::new();
         if let Some(rare) = &mut client.rare {
             rare.waiting = None;
+            rare.refreshing = None;
         }
         let (id, due) = (client.id, std::mem::take(&mut client.due));
         if let Some(dues) = &mut self.dues {
@@ -531,12 +532,7 @@ impl Clients {
             let Some(Place::Client(key)) = ctx.state_of(ticket.id).map(|place| *place) else {
                 continue; // It has gone meanwhile.
             };
-            let client = &mut self.all[key.0 as usize];
-            if client.asked != ticket.number || client.stage == Stage::Over {
-                continue;
-            }
-            client.asked = client.asked.wrapping_add(1); // One answer is enough.
-            self.hear(ctx, world, key, outcome);
+            self.hear(ctx, world, key, ticket.number, outcome);
         }
     }
 
@@ -546,13 +542,21 @@ impl Clients {
         ctx: &mut Context<'_, Place>,
         world: &mut World<'_>,
         key: ClientKey,
+        number: u32,
         outcome: Outcomes,
     ) {
+        let Some(rare) = &mut self.all[key.0 as usize].rare else {
+            return;
+        };
+        // One answer is enough for each question.
         if let Outcomes::Refresh(refreshed) = outcome {
-            return self.refreshed(ctx, world.rules, key, refreshed);
+            if rare.refreshing.take_if(|asked| *asked == number).is_some() {
+                self.refreshed(ctx, world.rules, key, refreshed);
+            }
+            return;
         }
-        let rare = self.all[key.0 as usize].rare.as_mut();
-        let Some(Waiting { command, rest }) = rare.and_then(|rare| rare.waiting.take()) else {
+        let answered = rare.waiting.take_if(|waiting| waiting.number == number);
+        let Some(Waiting { command, rest, .. }) = answered else {
             return;
         };
         let id = command.id;
@@ -589,11 +593,13 @@ impl Clients {
 
     /// The command waits for an answer.
     fn wait(&mut self, key: ClientKey, id: u32, method: Method) {
+        let client = &mut self.all[key.0 as usize];
         let waiting = Waiting {
+            number: client.asked,
             command: Command { id, method },
             rest: Vec::new(),
         };
-        self.all[key.0 as usize].rare().waiting = Some(waiting);
+        client.rare().waiting = Some(waiting);
     }
 
     // ---- time ----
