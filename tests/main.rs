@@ -9,6 +9,8 @@ mod chunking;
 #[cfg(feature = "broadcast")]
 mod clients;
 #[cfg(feature = "broadcast")]
+mod clients_auth;
+#[cfg(feature = "broadcast")]
 mod clients_hooks;
 mod echo;
 mod edges;
