@@ -509,6 +509,35 @@ fn connecting_takes_no_longer_than_a_client_may_be_stale() {
     server.connect().hears_nothing_more();
 }
 
+/// Its pongs wait with the rest of what it says.
+#[test]
+fn client_that_waits_for_an_answer_longer_than_for_a_pong_lives() {
+    let (program, put_off) = program();
+    let mut rules = rules(&[]);
+    rules.client.ping_interval = Duration::from_secs(1);
+    rules.client.pong_timeout = Duration::from_millis(500);
+    let server = serve_with(rules, program, |_| ());
+    let (mut peer, _) = connect(&server, "now");
+    peer.say(r#"{"id":2,"rpc":{"method":"later"}}"#);
+    let later = next(&put_off.rpcs);
+    assert_eq!(peer.hear(), json!({}));
+    peer.say("{}");
+    // Another client is pinged, and ended because it says nothing: so long it takes.
+    let (mut silent, _) = connect(&server, "now");
+    assert_eq!(silent.hear_all().1, end(3012, "no pong"));
+    later.answer(returned("1"));
+    let reply = loop {
+        match peer.hear() {
+            ping if ping == json!({}) => peer.say("{}"),
+            reply => break reply,
+        }
+    };
+    assert_eq!(reply, json!({"id": 2, "rpc": {"data": 1}}));
+    assert_eq!(peer.hear(), json!({}));
+    peer.say("{}");
+    assert_eq!(peer.hear(), json!({}));
+}
+
 // ---- time ----
 
 #[test]
@@ -531,4 +560,34 @@ fn connection_of_the_program_is_refreshed_by_it() {
         ..Refreshed::default()
     }));
     assert_eq!(peer.hear_end(), end(3005, "connection expired"));
+}
+/// A client that is always waiting for something is refreshed like any other.
+#[test]
+fn refresh_is_asked_for_while_a_command_waits() {
+    let (server, put_off) = start();
+    let (mut peer, _) = connect(&server, "short");
+    peer.say(r#"{"id":2,"rpc":{"method":"later"}}"#);
+    let rpc = next(&put_off.rpcs);
+    next(&put_off.refreshes).answer(Ok(Refreshed::default()));
+    peer.hears_nothing_more();
+    rpc.answer(returned("1"));
+    assert_eq!(peer.hear(), json!({"id": 2, "rpc": {"data": 1}}));
+}
+/// Otherwise a client would stay for as long as it keeps asking something.
+#[test]
+fn refresh_is_not_put_off_by_what_the_client_asks_meanwhile() {
+    let (server, put_off) = start();
+    let (mut peer, _) = connect(&server, "short");
+    let refresh = next(&put_off.refreshes);
+    assert_eq!(peer.error("rpc", &json!({"method": "unknown"})), 108);
+    peer.say(r#"{"id":2,"rpc":{"method":"later"}}"#);
+    let rpc = next(&put_off.rpcs);
+    let expired = true;
+    refresh.answer(Ok(Refreshed {
+        expired,
+        ..Refreshed::default()
+    }));
+    assert_eq!(peer.hear_end(), end(3005, "connection expired"));
+    rpc.answer(returned("1"));
+    server.connect().hears_nothing_more();
 }

@@ -11,6 +11,8 @@ mod chunking;
 #[cfg(feature = "broadcast")]
 mod clients;
 #[cfg(feature = "broadcast")]
+mod clients_auth;
+#[cfg(feature = "broadcast")]
 mod clients_hooks;
 #[cfg(feature = "program")]
 mod console;

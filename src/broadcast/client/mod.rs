@@ -498,6 +498,7 @@ impl Clients {
         client.subs = Vec::new();
         if let Some(rare) = &mut client.rare {
             rare.waiting = None;
+            rare.refreshing = None;
         }
         let (id, due) = (client.id, std::mem::take(&mut client.due));
         if let Some(dues) = &mut self.dues {
