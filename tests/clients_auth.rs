@@ -201,6 +201,18 @@ fn check_37_refreshing_takes_a_good_token_of_the_same_user() {
     }
 }
 
+#[test]
+fn time_without_end_is_capped_for_the_client() {
+    let server = serve(strict());
+    let claims = json!({"sub": "42", "expire_at": u64::MAX});
+    let (mut peer, result) = connect(&server, &claims);
+    assert_eq!(result["ttl"], 365 * 24 * 3600);
+    let far = json!({"sub": "42", "channel": "$a", "expire_at": u64::MAX});
+    let subscribed = peer.result("subscribe", &json!({"channel": "$a", "token": token(&far)}));
+    assert_eq!(subscribed["ttl"], 365 * 24 * 3600);
+    peer.hears_nothing_more();
+}
+
 // ---- subscriptions ----
 
 #[test]
