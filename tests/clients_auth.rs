@@ -213,6 +213,19 @@ fn time_without_end_is_capped_for_the_client() {
     peer.hears_nothing_more();
 }
 
+/// The same token, or one like it, is as good the second time as it was the first.
+#[test]
+fn check_37_token_that_names_a_channel_twice_refreshes_what_it_opened() {
+    let server = serve(strict());
+    let claims = json!({
+        "sub": "42", "exp": at(100), "channels": ["a", "a", "b"]
+    });
+    let (mut peer, result) = connect(&server, &claims);
+    assert_eq!(result["subs"].as_object().unwrap().len(), 2);
+    let refreshed = peer.result("refresh", &json!({"token": token(&claims)}));
+    assert_eq!(refreshed["expires"], true);
+}
+
 // ---- subscriptions ----
 
 #[test]

@@ -1,5 +1,7 @@
 //! Who a client is, and for how long.
 
+use std::collections::BTreeSet;
+
 use stentor::Context;
 
 use super::codes;
@@ -355,7 +357,8 @@ fn by_token(world: &World<'_>, connect: &Connect) -> Result<Connected, Failure> 
     }
 }
 
-fn names_of(connected: &Connected) -> Vec<&str> {
+/// The channels that come with a token, each once.
+fn names_of(connected: &Connected) -> BTreeSet<&str> {
     let subs = connected.subs.iter().map(|(channel, _)| channel.as_str());
     subs.chain(connected.channels.iter().map(String::as_str))
         .collect()
