@@ -11,7 +11,11 @@ mod clients;
 #[cfg(feature = "broadcast")]
 mod clients_auth;
 #[cfg(feature = "broadcast")]
+mod clients_enemy;
+#[cfg(feature = "broadcast")]
 mod clients_hooks;
+#[cfg(feature = "broadcast")]
+mod clients_recovery;
 mod echo;
 mod edges;
 mod examples;
