@@ -201,6 +201,31 @@ fn check_37_refreshing_takes_a_good_token_of_the_same_user() {
     }
 }
 
+#[test]
+fn time_without_end_is_capped_for_the_client() {
+    let server = serve(strict());
+    let claims = json!({"sub": "42", "expire_at": u64::MAX});
+    let (mut peer, result) = connect(&server, &claims);
+    assert_eq!(result["ttl"], 365 * 24 * 3600);
+    let far = json!({"sub": "42", "channel": "$a", "expire_at": u64::MAX});
+    let subscribed = peer.result("subscribe", &json!({"channel": "$a", "token": token(&far)}));
+    assert_eq!(subscribed["ttl"], 365 * 24 * 3600);
+    peer.hears_nothing_more();
+}
+
+/// The same token, or one like it, is as good the second time as it was the first.
+#[test]
+fn check_37_token_that_names_a_channel_twice_refreshes_what_it_opened() {
+    let server = serve(strict());
+    let claims = json!({
+        "sub": "42", "exp": at(100), "channels": ["a", "a", "b"]
+    });
+    let (mut peer, result) = connect(&server, &claims);
+    assert_eq!(result["subs"].as_object().unwrap().len(), 2);
+    let refreshed = peer.result("refresh", &json!({"token": token(&claims)}));
+    assert_eq!(refreshed["expires"], true);
+}
+
 // ---- subscriptions ----
 
 #[test]

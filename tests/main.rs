@@ -13,7 +13,11 @@ mod clients;
 #[cfg(feature = "broadcast")]
 mod clients_auth;
 #[cfg(feature = "broadcast")]
+mod clients_enemy;
+#[cfg(feature = "broadcast")]
 mod clients_hooks;
+#[cfg(feature = "broadcast")]
+mod clients_recovery;
 #[cfg(feature = "program")]
 mod console;
 mod echo;

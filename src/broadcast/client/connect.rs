@@ -1,5 +1,7 @@
 //! Who a client is, and for how long.
 
+use std::collections::BTreeSet;
+
 use stentor::Context;
 
 use super::codes;
@@ -298,7 +300,9 @@ impl Clients {
         let now = unix_now();
         let options = &world.rules.client;
         let client = &self.all[key.0 as usize];
-        let over = |at: u64, grace: std::time::Duration| at != 0 && now >= at + grace.as_secs();
+        let over = |at: u64, grace: std::time::Duration| {
+            at != 0 && now >= at.saturating_add(grace.as_secs())
+        };
         if client.is_hooked && over(client.expire_at, std::time::Duration::ZERO) {
             return self.ask_refresh(ctx, world, key);
         }
@@ -390,7 +394,8 @@ fn by_token(world: &World<'_>, connect: &Connect) -> Result<Connected, Failure> 
     }
 }
 
-fn names_of(connected: &Connected) -> Vec<&str> {
+/// The channels that come with a token, each once.
+fn names_of(connected: &Connected) -> BTreeSet<&str> {
     let subs = connected.subs.iter().map(|(channel, _)| channel.as_str());
     subs.chain(connected.channels.iter().map(String::as_str))
         .collect()
@@ -450,10 +455,13 @@ pub(super) fn expiry(client: &Client, rules: &Rules, tick: Tick) -> Option<Tick>
     };
     let own = Some(client.expire_at)
         .filter(|&at| at != 0)
-        .map(|at| at + grace.as_secs());
+        .map(|at| at.saturating_add(grace.as_secs()));
     let sub_grace = options.expired_sub_close_delay.as_secs();
     let subs = client.subs.iter().filter(|sub| sub.expire_at != 0);
-    let first = subs.map(|sub| sub.expire_at + sub_grace).chain(own).min()?;
+    let first = subs
+        .map(|sub| sub.expire_at.saturating_add(sub_grace))
+        .chain(own)
+        .min()?;
     let left = first.saturating_sub(unix_now()).min(MOST_TTL);
     Some(tick + ticks(std::time::Duration::from_secs(left)).max(1))
 }
