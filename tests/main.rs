@@ -10,6 +10,10 @@ mod catalogue_topics;
 mod chunking;
 #[cfg(feature = "broadcast")]
 mod clients;
+#[cfg(feature = "broadcast")]
+mod clients_auth;
+#[cfg(feature = "broadcast")]
+mod clients_hooks;
 #[cfg(feature = "program")]
 mod console;
 mod echo;

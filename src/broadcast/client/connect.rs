@@ -326,17 +326,15 @@ impl Clients {
     fn ask_refresh(&mut self, ctx: &mut Context<'_, Place>, world: &mut World<'_>, key: ClientKey) {
         // Until the answer comes, and if none does.
         self.all[key.0 as usize].expire_at = unix_now() + REPRIEVE;
-        if self.all[key.0 as usize].is_waiting() {
-            return; // One question at a time.
-        }
         let (ticket, answers) = self.ask(ctx, key);
+        let number = ticket.number;
         let client = &self.all[key.0 as usize];
         let uuid = client.uuid.text();
         let request = RefreshRequest {
             client: client.view(&uuid),
         };
         match world.hooks.refresh(&request, Ask::new(ticket, answers)) {
-            Answer::Later => {}
+            Answer::Later => self.all[key.0 as usize].rare().refreshing = Some(number),
             Answer::Now(result) => self.refreshed(ctx, world.rules, key, result),
             // Nobody says that it may.
             Answer::Usual => self.disconnect(ctx, key, &codes::CONNECTION_EXPIRED),

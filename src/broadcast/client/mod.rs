@@ -481,6 +481,11 @@ impl Clients {
         disconnect: &Disconnect,
     ) {
         self.flush(ctx, key);
+        // A hook may say anything; with another code nothing would be sent, and nothing ended.
+        let disconnect = match disconnect.code {
+            3000..=4999 => disconnect,
+            _ => &codes::INTERNAL_ERROR,
+        };
         let Disconnect { code, reason } = disconnect;
         *self.counts.disconnects.entry(*code).or_default() += 1;
         let client = &self.all[key.0 as usize];
@@ -493,6 +498,7 @@ impl Clients {
         client.subs = Vec::new();
         if let Some(rare) = &mut client.rare {
             rare.waiting = None;
+            rare.refreshing = None;
         }
         let (id, due) = (client.id, std::mem::take(&mut client.due));
         if let Some(dues) = &mut self.dues {

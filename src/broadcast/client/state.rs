@@ -52,10 +52,14 @@ pub(super) struct Rare {
     pub(super) headers: Box<[(Box<str>, Box<str>)]>,
     /// A command whose hook has not answered, and what the client said since.
     pub(super) waiting: Option<Waiting>,
+    /// The number of the question whether it may stay, if that has not been answered.
+    pub(super) refreshing: Option<u32>,
 }
 
 #[derive(Debug)]
 pub(super) struct Waiting {
+    /// Of the question.
+    pub(super) number: u32,
     pub(super) command: Command,
     pub(super) rest: Vec<u8>,
 }

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use stentor::Context;
 
 use super::command::{Command, Method};
-use super::state::{Client, ClientKey, Stage, Waiting};
+use super::state::{Client, ClientKey, Waiting};
 use super::{Clients, Failure, Flow, World, codes};
 use crate::broadcast::Place;
 use crate::broadcast::hooks::{Answers, Outcomes, Ticket};
@@ -40,12 +40,7 @@ impl Clients {
             let Some(Place::Client(key)) = ctx.state_of(ticket.id).map(|place| *place) else {
                 continue; // It has gone meanwhile.
             };
-            let client = &mut self.all[key.0 as usize];
-            if client.asked != ticket.number || client.stage == Stage::Over {
-                continue;
-            }
-            client.asked = client.asked.wrapping_add(1); // One answer is enough.
-            self.hear(ctx, world, key, outcome);
+            self.hear(ctx, world, key, ticket.number, outcome);
         }
     }
 
@@ -55,13 +50,21 @@ impl Clients {
         ctx: &mut Context<'_, Place>,
         world: &mut World<'_>,
         key: ClientKey,
+        number: u32,
         outcome: Outcomes,
     ) {
+        let Some(rare) = &mut self.all[key.0 as usize].rare else {
+            return;
+        };
+        // One answer is enough for each question.
         if let Outcomes::Refresh(refreshed) = outcome {
-            return self.refreshed(ctx, world.rules, key, refreshed);
+            if rare.refreshing.take_if(|asked| *asked == number).is_some() {
+                self.refreshed(ctx, world.rules, key, refreshed);
+            }
+            return;
         }
-        let rare = self.all[key.0 as usize].rare.as_mut();
-        let Some(Waiting { command, rest }) = rare.and_then(|rare| rare.waiting.take()) else {
+        let answered = rare.waiting.take_if(|waiting| waiting.number == number);
+        let Some(Waiting { command, rest, .. }) = answered else {
             return;
         };
         let id = command.id;
@@ -98,11 +101,13 @@ impl Clients {
 
     /// The command waits for an answer.
     pub(super) fn wait(&mut self, key: ClientKey, id: u32, method: Method) {
+        let client = &mut self.all[key.0 as usize];
         let waiting = Waiting {
+            number: client.asked,
             command: Command { id, method },
             rest: Vec::new(),
         };
-        self.all[key.0 as usize].rare().waiting = Some(waiting);
+        client.rare().waiting = Some(waiting);
     }
 }
 
