@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import functools
 import sys
 
 from cent import (
@@ -207,17 +208,16 @@ async def test_batch(server):
         assert [one.data for one in history.publications] == [1, 2], result
 
 
-async def with_api(tests):
-    async def opened(server):
+def with_api(test):
+    @functools.wraps(test)
+    async def tested(server):
         global api
-        api = AsyncClient(server.api, API_KEY)
+        async with AsyncClient(server.api, API_KEY) as api:
+            await test(server)
 
-    async def closed(_):
-        await api.close()
-
-    return await run([opened, *tests, closed])
+    return tested
 
 
 if __name__ == "__main__":
     tests = [test for name, test in list(globals().items()) if name.startswith("test_")]
-    sys.exit(asyncio.run(with_api(tests)))
+    sys.exit(asyncio.run(run([with_api(test) for test in tests])))

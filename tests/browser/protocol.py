@@ -160,9 +160,9 @@ async def subscribed(client, channel, **options):
 async def run(tests):
     """Runs the tests against one server; answers whether one failed."""
     server = Server()
+    await server.start()
     failed = 0
     try:
-        await server.start()
         for test in tests:
             try:
                 await test(server)
