@@ -118,6 +118,45 @@ fn ticker_publishes_to_those_who_subscribed() {
 }
 
 #[test]
+fn hooks_decide_who_connects_and_publishes_and_answer_calls_later() {
+    let process = start("hooks");
+    let address = process.address();
+    let ask = |token: &str, commands: &[&str]| {
+        let mut client = connect(address, "/connection/websocket");
+        say(
+            &mut client,
+            &format!(r#"{{"id":1,"connect":{{"token":"{token}"}}}}"#),
+        );
+        let hello = hear(&mut client);
+        assert!(hello.contains(r#""client":""#), "{hello}");
+        let mut replies = Vec::new();
+        for command in commands {
+            say(&mut client, command);
+            replies.push(hear(&mut client));
+        }
+        replies
+    };
+    let publish = r#"{"id":2,"publish":{"channel":"news","data":7}}"#;
+    let call = r#"{"id":3,"rpc":{"method":"sing","data":{}}}"#;
+    let expected = [
+        r#"{"id":2,"publish":{}}"#,
+        r#"{"id":3,"rpc":{"data":{"method":"sing"}}}"#,
+    ];
+    assert_eq!(ask("Homer:open-sesame", &[publish, call]), expected);
+    let refused = ask("Paris:open-sesame", &[publish]);
+    assert_eq!(
+        refused,
+        [r#"{"id":2,"error":{"code":403,"message":"you are not Homer"}}"#]
+    );
+    let mut stranger = connect(address, "/connection/websocket");
+    say(
+        &mut stranger,
+        r#"{"id":1,"connect":{"token":"Homer:1234"}}"#,
+    );
+    assert_eq!(read_close(&mut stranger), (4501, "no such user".into()));
+}
+
+#[test]
 fn embed_shows_what_a_handle_does_and_ends() {
     let output = run("embed");
     for line in [

@@ -1,5 +1,7 @@
 //! The integration tests: one binary, a module for each subject.
 
+#[cfg(feature = "broadcast")]
+mod api;
 mod backpressure;
 mod catalogue_frames;
 mod catalogue_handshake;
@@ -16,6 +18,8 @@ mod clients_enemy;
 mod clients_hooks;
 #[cfg(feature = "broadcast")]
 mod clients_recovery;
+#[cfg(feature = "program")]
+mod console;
 mod echo;
 mod edges;
 mod examples;

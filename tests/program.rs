@@ -1,8 +1,10 @@
 //! The program `stentor` as its users meet it: its output, its pages, its signals, its exit codes.
 
+use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -155,6 +157,143 @@ fn the_limit_of_open_files_is_raised_and_bounds_the_connections() {
     assert!(line.contains("448"), "{line}");
     let line = refusal(&mut limited("ulimit -n 40"));
     assert!(line.contains("ulimit -n"), "{line}");
+}
+
+// ---- the configuration file ----
+
+/// A file that is removed at its end.
+struct TemporaryFile(PathBuf);
+
+impl TemporaryFile {
+    fn new(name: &str, text: &str) -> Self {
+        let name = format!("stentor-{}-{name}.toml", std::process::id());
+        let file = Self(std::env::temp_dir().join(name));
+        file.write(text);
+        file
+    }
+
+    fn write(&self, text: &str) {
+        fs::write(&self.0, text).unwrap();
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for TemporaryFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn all_that_is_wrong_in_a_file_is_told_by_its_lines() {
+    let file = TemporaryFile::new(
+        "wrong",
+        "[client]\nallowed_origin = []\n\n[client.token]\nhmac_secret_key = 7\n\
+         [[channel.namespaces]]\nname = \"chat\"\nhistory_size = 10\n",
+    );
+    let path = file.path();
+    for command in ["check", "serve"] {
+        let command = &mut stentor(&[command, "--config", path]);
+        let (status, stdout, stderr) = Process::start(command).wait();
+        assert_eq!((status.code(), &*stdout), (Some(2), ""));
+        let expected = [
+            "2: client.allowed_origin: is no key; is `allowed_origins` meant?",
+            "5: client.token.hmac_secret_key: is a number; write a text, as in \"…\"",
+            "8: channel.namespaces[0].history_size: nothing is kept without a time; add \
+             history_ttl, such as 10m",
+        ];
+        let expected = expected.map(|line| format!("stentor: {path}:{line}\n"));
+        assert_eq!(stderr, expected.concat());
+    }
+    let line = refusal(&mut stentor(&["--config", "/there is none"]));
+    assert!(
+        line.starts_with("stentor: config: `/there is none` cannot be read: "),
+        "{line}"
+    );
+}
+
+#[test]
+fn keys_and_backends_that_cannot_be_used_are_one_line() {
+    for (name, text, start) in [
+        (
+            "key",
+            "client.token.rsa_public_key = 'x'",
+            "client.token.rsa_public_key: ",
+        ),
+        (
+            "backend",
+            "channel.proxy.publish.endpoint = 'x'",
+            "channel.proxy.publish.endpoint: ",
+        ),
+        (
+            "own-key",
+            "[client]\ntoken.hmac_secret_key = 'x'\n\
+             subscription_token = { enabled = true, ecdsa_public_key = 'x' }",
+            "client.subscription_token.ecdsa_public_key: ",
+        ),
+    ] {
+        let file = TemporaryFile::new(name, text);
+        let line = refusal(&mut stentor(&["check", "--config", file.path()]));
+        assert!(line.starts_with(&format!("stentor: {start}")), "{line}");
+    }
+}
+
+#[test]
+fn the_example_of_a_file_is_good_once_its_variables_are_set() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/stentor.toml");
+    let check = || stentor(&["check", "--config", example]);
+    let (status, _, stderr) = Process::start(&mut check()).wait();
+    assert_eq!(status.code(), Some(2));
+    for (line, name) in stderr.lines().zip(["TOKEN_SECRET", "API_KEY"]) {
+        assert!(
+            line.contains(&format!("the variable {name} is not set")),
+            "{line}"
+        );
+    }
+    let mut command = check();
+    let command = command.env("TOKEN_SECRET", "secret").env("API_KEY", "key");
+    let (status, stdout, stderr) = Process::start(command).wait();
+    assert!(status.success() && stderr.is_empty(), "{stderr}");
+    assert_eq!(stdout, "OK\n");
+}
+
+#[test]
+fn sighup_has_the_file_read_again_and_a_wrong_one_changes_nothing() {
+    let rules = |publish: &str| format!("[channel.without_namespace]\npublish = \"{publish}\"\n");
+    let file = TemporaryFile::new("reload", &rules("anyone"));
+    let (process, address) = start(&["--config", file.path()]);
+    let mut client = connect(address, "/t/a");
+    let status = || http(address, "POST", "/t/a")[9..12].to_owned();
+    assert_eq!(status(), "200");
+    assert_eq!(hear(&mut client), "");
+
+    file.write(&rules("nobody"));
+    signal(&process, Signal::HUP);
+    process.log_line("read the configuration again");
+    assert_eq!(status(), "403");
+
+    let more = "[[channel.namespaces]]\nname = \"chat\"\n".to_owned();
+    let key = "client.token.rsa_public_key = \"x\"\n".to_owned();
+    for (text, problem) in [
+        (rules("all"), "anyone, nobody"),
+        (more + &rules("anyone"), "namespaces come"),
+        (key + &rules("anyone"), "rsa_public_key"),
+    ] {
+        file.write(&text);
+        signal(&process, Signal::HUP);
+        let line = process.log_line("keeps the configuration");
+        assert!(line.contains(problem), "{line}");
+        assert_eq!(status(), "403");
+    }
+
+    file.write(&rules("anyone"));
+    signal(&process, Signal::HUP);
+    process.log_line("read the configuration again");
+    assert_eq!(status(), "200");
+    assert_eq!(hear(&mut client), "");
 }
 
 // ---- serving ----

@@ -8,11 +8,13 @@
 //! ```
 
 mod members;
+mod node;
 mod versions;
 
 use stentor::topic::{HistoryError, NamespaceId, Position, Query, Since, TopicTable};
 use stentor::{Context, Message, PublishOptions};
 
+use self::node::Node;
 use self::versions::Versions;
 use super::channel::Name;
 use super::client::codes::{
@@ -25,6 +27,7 @@ use super::{ChannelOptions, DataFormat, OWN, Place, Rules};
 #[derive(Debug, Default)]
 pub(super) struct Exchange {
     versions: Versions,
+    node: Node,
 }
 
 /// What is to be published.
@@ -57,6 +60,11 @@ pub(super) struct HistoryQuery<'a> {
 }
 
 impl Exchange {
+    /// Which server it is.
+    pub(super) fn node(&self) -> &Node {
+        &self.node
+    }
+
     /// Publishes; the position where a history is kept.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 //! client chooses, such as the name of a topic, is none. A number more is a line more in
 //! [`Numbers::encode`].
 
+use std::collections::HashMap;
 use std::fmt;
 
 use prometheus_client::collector::Collector;
@@ -14,14 +15,30 @@ use prometheus_client::registry::{Registry, Unit};
 use stentor::protocol::ProtocolError;
 use stentor::{Cause, Gauges, Histogram, Side, Stats};
 
+use super::auth::KeyCounts;
+use super::client::ClientCounts;
+use super::hooks::HttpHookCounts;
+
 /// The `Content-Type` of what [`expose`] makes.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// The clients of the protocol, in numbers.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ClientNumbers {
+    pub(super) clients: usize,
+    pub(super) users: usize,
+    pub(super) counts: ClientCounts,
+    /// Of all sets of keys for tokens.
+    pub(super) keys: Vec<KeyCounts>,
+    pub(super) hooks: Option<HttpHookCounts>,
+}
+
 /// Writes all numbers down.
-pub(super) fn expose(stats: &Stats, gauges: &Gauges) -> String {
+pub(super) fn expose(stats: &Stats, gauges: &Gauges, clients: ClientNumbers) -> String {
     expose_with(Numbers {
         stats: stats.clone(),
         gauges: *gauges,
+        clients,
     })
 }
 
@@ -37,12 +54,53 @@ fn expose_with(collector: impl Collector) -> String {
 struct Numbers {
     stats: Stats,
     gauges: Gauges,
+    clients: ClientNumbers,
+}
+
+impl ClientNumbers {
+    #[rustfmt::skip] // A number is a line.
+    fn encode(&self, page: &mut Page<'_>) -> fmt::Result {
+        let counts = &self.counts;
+        page.gauge("clients", "Connections that speak the client protocol", self.clients)?;
+        page.gauge("users", "Users that have such a connection", self.users)?;
+        page.count("client_connects", "Connect commands that succeeded", counts.connected)?;
+        page.count("client_subscribes", "Channels that clients were subscribed to", counts.subscribed)?;
+        page.counts("client_recoveries", "Subscriptions that asked for what they had missed", "reason", [
+            ("recovered", counts.recovered), ("unrecovered", counts.unrecovered),
+        ])?;
+        page.counts("client_errors", "Commands that failed", "code", sorted(&counts.errors))?;
+        page.counts("client_disconnects", "Clients that the application has closed", "code", sorted(&counts.disconnects))?;
+        if !self.keys.is_empty() {
+            let sum = |of: fn(&KeyCounts) -> u64| self.keys.iter().map(of).sum();
+            page.gauge("token_keys", "Keys that verify tokens, of sets", self.keys.iter().map(|keys| keys.keys).sum())?;
+            page.gauge("token_keys_skipped", "Keys of sets that cannot be used", self.keys.iter().map(|keys| keys.skipped).sum())?;
+            page.counts("token_key_loads", "Times that a set of keys was fetched", "reason", [
+                ("loaded", sum(|keys| keys.loads)), ("failed", sum(|keys| keys.failures)),
+            ])?;
+        }
+        if let Some(hooks) = &self.hooks {
+            page.gauge("hooks_in_flight", "Questions that wait for a backend", hooks.in_flight)?;
+            page.counts("hooks", "Questions to a backend, by what became of them", "reason", [
+                ("answered", hooks.answered), ("busy", hooks.busy), ("timeout", hooks.timeouts),
+                ("connection", hooks.connections), ("status", hooks.statuses), ("bad_answer", hooks.bad_answers),
+            ])?;
+        }
+        Ok(())
+    }
+}
+
+/// By code.
+fn sorted<C: Ord + Copy>(counts: &HashMap<C, u64>) -> Vec<(C, u64)> {
+    let mut counts: Vec<_> = counts.iter().map(|(&code, &count)| (code, count)).collect();
+    counts.sort_unstable();
+    counts
 }
 
 impl Collector for Numbers {
     #[rustfmt::skip] // A number is a line.
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let (stats, gauges, mut page) = (&self.stats, &self.gauges, Page(encoder));
+        self.clients.encode(&mut page)?;
         page.gauge("connections", "Connections, those in their handshake included", gauges.connections)?;
         page.gauge("websockets", "WebSockets that are open", gauges.open)?;
         page.gauge("streams", "Responses without end that are open", gauges.streams)?;
@@ -107,7 +165,7 @@ impl Collector for Numbers {
 }
 
 /// All of them; which error of the protocol is not told apart.
-const CAUSES: [Cause; 13] = [
+pub(super) const CAUSES: [Cause; 13] = [
     Cause::Peer,
     Cause::Application,
     Cause::Shutdown,
@@ -342,8 +400,12 @@ mod tests {
         for (number, (_, set, _)) in (2_000..).zip(GAUGES) {
             set(&mut gauges, number);
         }
-        let text = expose(&stats, &gauges);
-        let samples = parse(&text);
+        let text = expose(&stats, &gauges, ClientNumbers::default());
+        let mut samples = parse(&text);
+        // Those of the client protocol have a test of their own.
+        samples.retain(|sample, _| {
+            !sample.starts_with("stentor_client") && *sample != "stentor_users"
+        });
         for (_, field, sample) in FIELDS {
             assert_eq!(samples[sample], field(&mut stats).to_string(), "{sample}");
         }
@@ -432,7 +494,7 @@ mod tests {
             (b"GET / HTTP/1.1\r\n\r\n", b""),
             (b"GET / HTTP/3.0\r\nHost: h\r\n\r\n", b""),
         ]);
-        let text = expose(&stats, &Gauges::default());
+        let text = expose(&stats, &Gauges::default(), ClientNumbers::default());
         let samples = parse(&text);
         for cause in CAUSES {
             let sample = format!(
@@ -483,6 +545,27 @@ mod tests {
         fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
             Page(encoder).durations("wait", "How long it took", &self.0)
         }
+    }
+
+    #[test]
+    fn clients_of_the_protocol_are_shown() {
+        let mut clients = ClientNumbers {
+            clients: 3,
+            users: 2,
+            hooks: Some(HttpHookCounts::default()),
+            ..ClientNumbers::default()
+        };
+        clients.counts.errors.extend([(103, 7), (102, 1)]);
+        clients.counts.disconnects.insert(3501, 4);
+        let text = expose(&Stats::default(), &Gauges::default(), clients);
+        let samples = parse(&text);
+        assert_eq!(samples["stentor_clients"], "3");
+        assert_eq!(samples["stentor_client_errors_total{code=\"103\"}"], "7");
+        assert_eq!(
+            samples["stentor_client_disconnects_total{code=\"3501\"}"],
+            "4"
+        );
+        assert_eq!(samples["stentor_hooks_total{reason=\"busy\"}"], "0");
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! The broadcast application: what a client sends to a topic, everyone in the topic hears.
 //!
 //! The path names the topic: `/t/NAME`, and `/` for the topic `lobby`. It is a WebSocket, a stream
-//! of events, a place to post to, and a page for browsers. An ordinary user of the library:
+//! of events, a place to post to, and a page for browsers. Browsers find the console at `/`. An ordinary user of the library:
 //! whatever is done here, an embedder can do.
 //!
 //! ```text
 //! request ─▶ route ─┬▶ rules ─▶ raw: a topic as it is
-//!                   └▶ page, overview, metrics
+//!                   └▶ console, page, overview, metrics
 //! ```
 
 mod api;
@@ -24,6 +24,7 @@ mod route;
 mod rules;
 
 use stentor::protocol::http::{Request, Response};
+use stentor::topic::NamespaceId;
 use stentor::{
     Accept, Cause, CloseCode, Closed, Context, Form, Handler, Lost, Message, Output, PresenceEvent,
     Publication, TopicOptions,
@@ -36,12 +37,14 @@ pub use self::channel::{ChannelOptions, DataFormat, Permission, RecoveryMode};
 pub use self::client::{ClientKey, ClientOptions};
 use self::client::{Clients, World};
 pub use self::console::ConsoleOptions;
+use self::console::{Console, Standing};
 use self::exchange::Exchange;
-use self::hooks::Hooks;
+use self::hooks::{Hooks, HttpHookStats, HttpHooks};
+use self::metrics::ClientNumbers;
 use self::overview::Overview;
-use self::page::Page;
+use self::page::Pages;
 use self::raw::{Raw, SeatId, wants_events};
-use self::route::{OWN, Route};
+use self::route::{LOBBY, OWN, Refusal, Route};
 pub use self::rules::{Access, Origins, Rules, Who};
 
 /// Topics by path and by protocol.
@@ -50,11 +53,13 @@ pub struct Broadcast {
     tokens: Tokens,
     subscription_tokens: Option<Tokens>,
     hooks: Box<dyn Hooks>,
-    page: Page,
+    hook_stats: Option<HttpHookStats>,
+    pages: Pages,
     overview: Overview,
     raw: Raw,
     clients: Clients,
     exchange: Exchange,
+    console: Console,
 }
 
 /// The timer of the clients of the protocol.
@@ -70,6 +75,8 @@ pub enum Place {
     Raw(SeatId),
     /// It speaks the protocol.
     Client(ClientKey),
+    /// It watches the console.
+    Watcher(Standing),
 }
 
 /// The topics of the application's own: a pattern that they match, and what holds for them.
@@ -90,11 +97,13 @@ impl Broadcast {
             subscription_tokens: own.map(Tokens::new).transpose()?,
             rules,
             hooks: Box::new(()),
-            page: Page::default(),
+            hook_stats: None,
+            pages: Pages::default(),
             overview: Overview::default(),
             raw: Raw::default(),
             clients: Clients::default(),
             exchange: Exchange::default(),
+            console: Console::default(),
         })
     }
 
@@ -102,6 +111,44 @@ impl Broadcast {
     pub fn with_hooks(mut self, hooks: impl Hooks + 'static) -> Self {
         self.hooks = Box::new(hooks);
         self
+    }
+
+    /// Asks a backend over HTTP what clients may do.
+    pub fn with_http_hooks(mut self, hooks: HttpHooks) -> Self {
+        self.hook_stats = Some(hooks.stats());
+        self.with_hooks(hooks)
+    }
+
+    /// Takes other rules from now on. What is there stays: subscriptions, connections, what is kept.
+    ///
+    /// The namespaces are still the same ones, in the same order, and so are the listeners. Keys that
+    /// are fetched from another place than before are waited for, up to 5 seconds.
+    ///
+    /// # Errors
+    ///
+    /// A key for tokens cannot be used or had; then the other rules stay as they were.
+    pub fn reload(
+        &mut self,
+        ctx: &mut Context<'_, Place>,
+        rules: Rules,
+    ) -> Result<(), TokenSetupError> {
+        match (&mut self.subscription_tokens, &rules.subscription_tokens) {
+            (Some(tokens), Some(rules)) => tokens.reload(rules)?,
+            (tokens, rules) => *tokens = rules.as_ref().map(Tokens::new).transpose()?,
+        }
+        self.tokens.reload(&rules.tokens)?;
+        let first_admin = self.rules.first_admin;
+        self.rules = Rules {
+            first_admin,
+            ..rules
+        };
+        let channels = &self.rules.channels;
+        let default = channels.get(NamespaceId::DEFAULT);
+        ctx.set_options("", default.topic_options());
+        for (id, name) in channels.names() {
+            ctx.set_options(name, channels.get(id).topic_options());
+        }
+        Ok(())
     }
 
     /// The clients, and what they have to do with.
@@ -123,13 +170,26 @@ impl Broadcast {
         ctx: &mut Context<'_, Place>,
         request: &Request<'_>,
     ) -> Result<Response, Response> {
-        let route = self.route(ctx, request)?;
+        let asks_for_page = matches!(request.method(), "GET" | "HEAD") && !wants_events(request);
+        let route = self.route(ctx, request, asks_for_page)?;
         let methods: &[&str] = match route {
             Route::Topic(_) | Route::UniSse => &["GET", "HEAD", "POST", "OPTIONS"],
             _ => &["GET", "HEAD", "OPTIONS"],
         };
         match (route, request.method()) {
-            (_, "OPTIONS") => Ok(self.tell_methods(methods)),
+            (Route::Api(method), _) => {
+                self.rules.origins.check(request)?;
+                let (clients, exchange) = (&mut self.clients, &mut self.exchange);
+                Ok(api::answer(
+                    clients,
+                    exchange,
+                    ctx,
+                    &self.rules,
+                    method,
+                    request,
+                ))
+            }
+            (_, "OPTIONS") => Ok(self.tell_methods(request, methods)),
             (Route::Topic(topic), "POST") => self.post(ctx, &topic, request),
             (Route::Topic(topic), "GET") if wants_events(request) => {
                 self.stream(ctx, &topic, request)
@@ -143,14 +203,16 @@ impl Broadcast {
                 Err(Response::new(400).text("A WebSocket is served here.\n"))
             }
             (_, method) if !methods.contains(&method) => Err(not_allowed(methods)),
-            (Route::Topic(_), _) => Ok(self.page.response()),
+            (Route::Topic(_), _) => Ok(self.pages.topic()),
+            (Route::Console, _) => Console::check(&self.rules).map(|()| self.pages.console()),
+            (Route::Feed, _) => Err(Console::refuse(&self.rules, request)),
             (Route::Icon, _) => Ok(Response::new(204)),
             (Route::Overview, _) => match self.rules.overview {
                 Who::Anyone => Ok(json(self.overview.of(ctx))),
                 Who::Nobody => Err(Response::new(403).text("The overview is not open here.\n")),
             },
             (Route::Health, _) => Ok(uncached(Response::new(200).text("ok\n"))),
-            (Route::Metrics, _) => Ok(metrics(ctx)),
+            (Route::Metrics, _) => Ok(self.metrics(ctx)),
         }
     }
 
@@ -159,12 +221,19 @@ impl Broadcast {
         &self,
         ctx: &Context<'_, Place>,
         request: &'r Request<'_>,
+        asks_for_page: bool,
     ) -> Result<Route<'r>, Response> {
-        let route = Route::of(request.path())?;
-        let is_for_admins = matches!(route, Route::Health | Route::Metrics);
+        let route = match Route::of(request.path())? {
+            Route::Console if !asks_for_page => Route::Topic(LOBBY.into()),
+            route => route,
+        };
+        let is_for_admins = matches!(
+            route,
+            Route::Console | Route::Feed | Route::Health | Route::Metrics | Route::Api(_)
+        );
         match self.rules.first_admin {
             Some(first) if is_for_admins != (ctx.endpoint() >= Some(first)) => {
-                Err(Response::not_found())
+                Err(Refusal::NotFound.into())
             }
             _ => Ok(route),
         }
@@ -190,9 +259,27 @@ impl Broadcast {
         self.raw.stream(ctx, &self.rules, topic, request)
     }
 
-    fn tell_methods(&self, methods: &[&str]) -> Response {
+    fn metrics(&self, ctx: &Context<'_, Place>) -> Response {
+        let tokens = [Some(&self.tokens), self.subscription_tokens.as_ref()];
+        let clients = ClientNumbers {
+            clients: self.clients.count(),
+            users: self.clients.user_count(),
+            counts: self.clients.counts().clone(),
+            keys: tokens
+                .into_iter()
+                .flatten()
+                .filter_map(Tokens::key_counts)
+                .collect(),
+            hooks: self.hook_stats.as_ref().map(HttpHookStats::counts),
+        };
+        let page = metrics::expose(ctx.stats(), &ctx.gauges(), clients);
+        let response = Response::new(200).body(page);
+        uncached(with(response, &[("Content-Type", metrics::CONTENT_TYPE)]))
+    }
+
+    fn tell_methods(&self, request: &Request<'_>, methods: &[&str]) -> Response {
         let response = with(Response::new(204), &[("Allow", &methods.join(", "))]);
-        if !self.rules.origins.is_some() {
+        if !self.rules.origins.admits(request) {
             return response;
         }
         // What a page of another origin may send (Fetch §3.3.3).
@@ -214,7 +301,7 @@ impl Handler for Broadcast {
         ctx: &mut Context<'_, Place>,
         request: &Request<'_>,
     ) -> Result<Accept<Place>, Response> {
-        let route = self.route(ctx, request)?;
+        let route = self.route(ctx, request, false)?;
         self.rules.origins.check(request)?;
         match route {
             Route::Topic(topic) => self.raw.upgrade(ctx, &self.rules, &topic, request),
@@ -223,12 +310,15 @@ impl Handler for Broadcast {
                 self.clients
                     .upgrade(&self.rules, &*self.hooks, request, is_uni)
             }
+            Route::Feed => Console::upgrade(&self.rules, request),
             _ => Err(Response::not_found()),
         }
     }
 
     fn open(&mut self, ctx: &mut Context<'_, Place>) {
-        if !self.raw.open(ctx, &self.rules) {
+        if let Place::Watcher(standing) = *ctx.state() {
+            self.console.open(ctx, standing);
+        } else if !self.raw.open(ctx, &self.rules) {
             let (clients, mut world) = self.clients();
             clients.open(ctx, &mut world);
         }
@@ -242,6 +332,7 @@ impl Handler for Broadcast {
                 let (clients, mut world) = self.clients();
                 clients.message(ctx, &mut world, key, message);
             }
+            Place::Watcher(standing) => self.console.message(ctx, &self.rules, standing, message),
         }
     }
 
@@ -250,12 +341,13 @@ impl Handler for Broadcast {
             Place::Nowhere => {}
             Place::Raw(seat) => self.raw.lost(ctx, seat, lost),
             Place::Client(key) => self.clients.lost(ctx, &self.rules, key, lost),
+            Place::Watcher(_) => Console::lost(ctx, lost),
         }
     }
 
     fn presence(&mut self, ctx: &mut Context<'_, Place>, event: &PresenceEvent) {
         self.raw.presence(ctx, event);
-        self.clients.presence(ctx, &self.rules, event);
+        Clients::presence(ctx, &self.rules, event);
     }
 
     fn wake(&mut self, ctx: &mut Context<'_, Place>) {
@@ -264,9 +356,13 @@ impl Handler for Broadcast {
     }
 
     fn timer(&mut self, ctx: &mut Context<'_, Place>, token: u64) {
-        if token == CLIENT_TIMER {
-            let (clients, mut world) = self.clients();
-            clients.timer(ctx, &mut world);
+        match token {
+            CLIENT_TIMER => {
+                let (clients, mut world) = self.clients();
+                clients.timer(ctx, &mut world);
+            }
+            console::TICK => self.console.tick(ctx),
+            _ => {}
         }
     }
 
@@ -294,6 +390,7 @@ impl Handler for Broadcast {
                 let (clients, mut world) = self.clients();
                 clients.close(&mut world, key);
             }
+            Place::Watcher(_) => self.console.close(ctx.id()),
         }
     }
 
@@ -310,12 +407,6 @@ impl std::fmt::Debug for Broadcast {
             .field("rules", &self.rules)
             .finish_non_exhaustive()
     }
-}
-
-fn metrics(ctx: &Context<'_, Place>) -> Response {
-    let page = metrics::expose(ctx.stats(), &ctx.gauges());
-    let response = Response::new(200).body(page);
-    uncached(with(response, &[("Content-Type", metrics::CONTENT_TYPE)]))
 }
 
 fn json(text: &str) -> Response {

@@ -32,10 +32,27 @@ impl Overview {
 }
 
 fn look_around(ctx: &Context<'_, Place>) -> String {
+    let stats = ctx.stats();
+    line(&Answer {
+        topics: largest(ctx),
+        connections: ctx.connection_count(),
+        messages_in: stats.messages_in,
+        messages_out: stats.messages_out,
+        bytes_in: stats.bytes_in,
+        bytes_out: stats.bytes_out,
+    })
+}
+
+/// The topics with most subscribers.
+pub(super) fn largest<'c>(ctx: &'c Context<'_, Place>) -> Topics<'c> {
     let mut topics: Vec<Topic<'_>> = ctx
         .topics()
         .filter(|(name, _)| !name.starts_with(OWN))
-        .map(|(name, subscribers)| Topic { name, subscribers })
+        .map(|(name, subscribers)| Topic {
+            name,
+            subscribers,
+            published: 0,
+        })
         .collect();
     let total = topics.len();
     let by_size = |one: &Topic<'_>, other: &Topic<'_>| {
@@ -47,22 +64,16 @@ fn look_around(ctx: &Context<'_, Place>) -> String {
         topics.truncate(MOST_TOPICS);
     }
     topics.sort_unstable_by(by_size);
-    let stats = ctx.stats();
-    line(&Answer {
-        topics,
-        total,
-        connections: ctx.connection_count(),
-        messages_in: stats.messages_in,
-        messages_out: stats.messages_out,
-        bytes_in: stats.bytes_in,
-        bytes_out: stats.bytes_out,
-    })
+    for topic in &mut topics {
+        topic.published = ctx.published_to(topic.name);
+    }
+    Topics { topics, total }
 }
 
 #[derive(Serialize)]
 struct Answer<'a> {
-    topics: Vec<Topic<'a>>,
-    total: usize,
+    #[serde(flatten)]
+    topics: Topics<'a>,
     connections: usize,
     messages_in: u64,
     messages_out: u64,
@@ -70,8 +81,17 @@ struct Answer<'a> {
     bytes_out: u64,
 }
 
-#[derive(Serialize)]
+/// Those that are listed, and how many there are.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Topics<'a> {
+    topics: Vec<Topic<'a>>,
+    total: usize,
+}
+
+#[derive(Debug, Serialize)]
 struct Topic<'a> {
     name: &'a str,
     subscribers: usize,
+    /// Messages since it has had a subscriber.
+    published: u32,
 }

@@ -1,33 +1,50 @@
-//! The page: one file with everything in it, and the headers that let it do no more than it does.
+//! The pages: each one file with everything in it, and the headers that let it do no more than it
+//! does.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 use stentor::protocol::http::Response;
 
-const HTML: &str = include_str!("page/index.html");
+const TOPIC: &str = include_str!("page/topic.html");
+const CONSOLE: &str = include_str!("page/console.html");
 
-/// The page as it is answered.
+/// The pages as they are answered.
 #[derive(Debug)]
-pub(super) struct Page(Response);
+pub(super) struct Pages {
+    topic: Response,
+    console: Response,
+}
 
-impl Page {
-    /// A copy to send.
-    pub(super) fn response(&self) -> Response {
-        self.0.clone()
+impl Pages {
+    /// The page of a topic.
+    pub(super) fn topic(&self) -> Response {
+        self.topic.clone()
+    }
+
+    /// The page of the console.
+    pub(super) fn console(&self) -> Response {
+        self.console.clone()
     }
 }
 
-impl Default for Page {
+impl Default for Pages {
     fn default() -> Self {
-        let response = HEADERS
-            .into_iter()
-            .chain([("Content-Security-Policy", policy(HTML).as_str())])
-            .try_fold(Response::new(200).html(HTML), |response, (name, value)| {
-                response.header(name, value)
-            });
-        Self(response.expect("the headers are constant but for a hash"))
+        Self {
+            topic: response(TOPIC),
+            console: response(CONSOLE),
+        }
     }
+}
+
+fn response(html: &'static str) -> Response {
+    let response = HEADERS
+        .into_iter()
+        .chain([("Content-Security-Policy", policy(html).as_str())])
+        .try_fold(Response::new(200).html(html), |response, (name, value)| {
+            response.header(name, value)
+        });
+    response.expect("the headers are constant but for a hash")
 }
 
 const HEADERS: [(&str, &str); 3] = [
@@ -74,32 +91,35 @@ mod tests {
     }
 
     #[test]
-    fn the_page_needs_nothing_from_elsewhere() {
-        let html = HTML.replace("http://www.w3.org/2000/svg", ""); // A name, not an address.
-        for outside in ["http:", "https://", "src=", "@import", "url("] {
-            assert!(!html.contains(outside), "{outside}");
-        }
-        // The policy would block them.
-        for inline in [" style=", " onclick=", " onsubmit=", "javascript:"] {
-            assert!(!html.contains(inline), "{inline}");
+    fn the_pages_need_nothing_from_elsewhere() {
+        for page in [TOPIC, CONSOLE] {
+            let html = page.replace("http://www.w3.org/2000/svg", ""); // A name, not an address.
+            for outside in ["http:", "https://", "src=", "@import", "url("] {
+                assert!(!html.contains(outside), "{outside}");
+            }
+            // The policy would block them.
+            for inline in [" style=", " onclick=", " onsubmit=", "javascript:"] {
+                assert!(!html.contains(inline), "{inline}");
+            }
         }
     }
 
     #[test]
-    fn the_page_comes_with_its_headers() {
-        let mut output = Vec::new();
-        Page::default()
-            .response()
-            .encode(&mut output, ResponseFraming::default());
-        let output = String::from_utf8(output).unwrap();
-        for part in [
-            "HTTP/1.1 200 OK\r\n",
-            "\r\nContent-Type: text/html; charset=utf-8\r\n",
-            "\r\nContent-Security-Policy: default-src 'none'; script-src 'sha256-",
-            "\r\nX-Content-Type-Options: nosniff\r\n",
-        ] {
-            assert!(output.contains(part), "{part}");
+    fn each_page_comes_with_its_headers() {
+        let pages = Pages::default();
+        for response in [pages.topic(), pages.console()] {
+            let mut output = Vec::new();
+            response.encode(&mut output, ResponseFraming::default());
+            let output = String::from_utf8(output).unwrap();
+            for part in [
+                "HTTP/1.1 200 OK\r\n",
+                "\r\nContent-Type: text/html; charset=utf-8\r\n",
+                "\r\nContent-Security-Policy: default-src 'none'; script-src 'sha256-",
+                "\r\nX-Content-Type-Options: nosniff\r\n",
+            ] {
+                assert!(output.contains(part), "{part}");
+            }
+            assert!(output.ends_with("</html>\n"));
         }
-        assert!(output.ends_with("</html>\n"));
     }
 }

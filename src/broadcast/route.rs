@@ -8,14 +8,20 @@ use stentor::topic::{TopicError, TopicTable};
 /// What a path names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Route<'p> {
-    /// A topic, and its page: `/t/NAME`, or `/` for the lobby.
+    /// A topic, and its page: `/t/NAME`.
     Topic(Cow<'p, str>),
+    /// The page of the console; for whoever asks for no page, the lobby: `/`.
+    Console,
+    /// The numbers and commands of the console: `/console/feed`.
+    Feed,
     /// Where clients of the protocol connect.
     Clients,
     /// ...in one direction.
     UniWebSocket,
     /// ...by a stream of events.
     UniSse,
+    /// The HTTP API, by the name of the method.
+    Api(&'p str),
     /// What browsers ask for on their own.
     Icon,
     /// The topics that there are.
@@ -37,7 +43,8 @@ impl<'p> Route<'p> {
     /// What this path, which is percent-encoded, names.
     pub(super) fn of(path: &'p [u8]) -> Result<Self, Refusal> {
         match path {
-            b"/" => Ok(Self::Topic(Cow::Borrowed(LOBBY))),
+            b"/" => Ok(Self::Console),
+            b"/console/feed" => Ok(Self::Feed),
             b"/favicon.ico" => Ok(Self::Icon),
             b"/connection/websocket" => Ok(Self::Clients),
             b"/connection/uni_websocket" => Ok(Self::UniWebSocket),
@@ -45,6 +52,9 @@ impl<'p> Route<'p> {
             b"/topics" => Ok(Self::Overview),
             b"/livez" | b"/readyz" | b"/healthz" | b"/health" => Ok(Self::Health),
             b"/metrics" => Ok(Self::Metrics),
+            path if path.starts_with(b"/api/") => str::from_utf8(&path[5..])
+                .map(Self::Api)
+                .map_err(|_| Refusal::NotFound),
             path => match path.strip_prefix(b"/t/") {
                 Some(name) => topic(name).map(Self::Topic).map_err(Refusal::BadName),
                 None => Err(Refusal::NotFound),
@@ -57,7 +67,7 @@ impl<'p> Route<'p> {
 pub(super) const OWN: char = '@';
 
 /// Where those meet who name no topic.
-const LOBBY: &str = "lobby";
+pub(super) const LOBBY: &str = "lobby";
 
 /// The name of a topic or a pattern. It may hold slashes, written as such or as `%2F`.
 fn topic(encoded: &[u8]) -> Result<Cow<'_, str>, &'static str> {
@@ -114,9 +124,7 @@ fn hex_digit(byte: u8) -> Option<u8> {
 impl From<Refusal> for Response {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::NotFound => {
-                Response::new(404).text("Not found. Topics are at /t/NAME, the lobby is at /.\n")
-            }
+            Refusal::NotFound => Response::new(404).text("Not found. Topics are at /t/NAME.\n"),
             Refusal::BadName(problem) => {
                 Response::new(400).text(format!("The name of the topic is not good: {problem}.\n"))
             }
@@ -137,7 +145,6 @@ mod tests {
 
     #[test]
     fn a_path_names_a_topic() {
-        assert_eq!(topic_of("/"), "lobby");
         assert_eq!(topic_of("/t/news"), "news");
         assert_eq!(topic_of("/t/gr%C3%BC%c3%9fe"), "grüße");
         assert_eq!(topic_of("/t/a/b%2Fc"), "a/b/c");
@@ -185,9 +192,13 @@ mod tests {
             "/t%2Fnews",
             "/Metrics",
             "/topics/",
+            "/console",
+            "/console/feed/",
         ] {
             assert_eq!(Route::of(path.as_bytes()), Err(Refusal::NotFound), "{path}");
         }
+        assert_eq!(Route::of(b"/"), Ok(Route::Console));
+        assert_eq!(Route::of(b"/console/feed"), Ok(Route::Feed));
         assert_eq!(Route::of(b"/favicon.ico"), Ok(Route::Icon));
         assert_eq!(Route::of(b"/topics"), Ok(Route::Overview));
         assert_eq!(Route::of(b"/metrics"), Ok(Route::Metrics));

@@ -8,7 +8,8 @@ use stentor::{Config, Endpoint};
 use super::auth::TokenRules;
 use super::channel::{ChannelOptions, Name};
 use super::client::ClientOptions;
-use super::{api::ApiOptions, console::ConsoleOptions, own_topics};
+use super::console::{self, ConsoleOptions};
+use super::{api::ApiOptions, own_topics};
 
 /// Who may do something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,7 +55,7 @@ pub struct Access {
 }
 
 /// What clients may do.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Rules {
     /// What holds for channels, which are topics, by namespace.
     pub channels: Namespaces<ChannelOptions>,
@@ -81,9 +82,33 @@ pub struct Rules {
     pub most_past: usize,
 }
 
+impl Default for Rules {
+    /// Everything is open to everyone but the overview, the API and the console are off.
+    fn default() -> Self {
+        Self {
+            channels: Namespaces::default(),
+            client: ClientOptions::default(),
+            tokens: TokenRules::default(),
+            subscription_tokens: None,
+            asks_by_namespace: false,
+            api: ApiOptions::default(),
+            console: ConsoleOptions::default(),
+            origins: Origins::default(),
+            overview: Who::Nobody,
+            first_admin: None,
+            // Half of what may wait for a connection: the rest is for what comes meanwhile.
+            most_past: 512 << 10,
+        }
+    }
+}
+
 impl Rules {
     /// Sets what the server has to do for these rules: the options of topics, and limits that they
     /// imply.
+    ///
+    /// # Panics
+    ///
+    /// Never: the namespaces were inserted once already.
     pub fn configure(&self, config: &mut Config) {
         if self.channels.iter().any(|(_, options)| options.join_leave) {
             // Beside each channel of a client, on a topic of its own, it is told who comes and goes.
@@ -98,6 +123,11 @@ impl Rules {
         if all.any(|(_, options)| options.topic_options().presence) {
             let inserted = config.topics.insert(pattern, own);
             inserted.expect("it is the first, and a good one");
+        }
+        if self.console.enabled {
+            let (pattern, own) = console::own_topics();
+            let inserted = config.topics.insert(pattern, own);
+            inserted.expect("it is new, and a good one");
         }
         for (id, name) in self.channels.names() {
             let options = self.channels.get(id).topic_options();
@@ -158,7 +188,8 @@ impl Rules {
     }
 }
 
-/// The origins whose pages may use the server; all of them, if none is named.
+/// The origins whose pages may use the server, beside those that it serves itself; without any,
+/// those of loopback hosts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origins(Vec<String>);
 
@@ -166,25 +197,37 @@ impl Origins {
     /// Any origin, which is told to browsers.
     const ANY: &str = "*";
 
-    /// These origins, as browsers say them, or `*` for all.
-    pub fn new(origins: Vec<String>) -> Self {
+    /// These origins, as browsers say them but in any case; a `*` in one stands for any text, alone
+    /// for all origins.
+    pub fn new(mut origins: Vec<String>) -> Self {
+        for origin in &mut origins {
+            origin.make_ascii_lowercase();
+        }
         Self(origins)
     }
 
-    /// Refuses a request that a page of an origin which is not listed has caused. Browsers say the
+    /// Refuses a request that a page has caused which may not use the server. Browsers say the
     /// origin, other clients none.
     pub(super) fn check(&self, request: &Request<'_>) -> Result<(), Response> {
-        let is_known = |origin| self.0.is_empty() || self.lists(origin);
-        if request.origin().is_none_or(is_known) {
+        if request.origin().is_none() || self.admits(request) {
             return Ok(());
         }
         let refusal = Response::new(403).text("Pages of this origin may not use this server.\n");
         Err(refusal)
     }
 
-    fn lists(&self, origin: &[u8]) -> bool {
-        let mut listed = self.0.iter();
-        listed.any(|known| known == Self::ANY || known.as_bytes() == origin)
+    /// Whether the request says an origin whose pages may use the server.
+    pub(super) fn admits(&self, request: &Request<'_>) -> bool {
+        let origin = request.origin().map(<[u8]>::to_ascii_lowercase);
+        let origin = origin.and_then(|origin| String::from_utf8(origin).ok());
+        origin.is_some_and(|origin| self.lists(&origin) || is_of(&origin, request.host()))
+    }
+
+    fn lists(&self, origin: &str) -> bool {
+        if self.0.is_empty() {
+            return is_loopback(origin);
+        }
+        self.0.iter().any(|pattern| matches(pattern, origin))
     }
 
     /// Says to a browser that the page may read the response (Fetch §3.3.3).
@@ -196,22 +239,56 @@ impl Origins {
         if self.0.iter().any(|known| known == Self::ANY) {
             return response.header("Access-Control-Allow-Origin", Self::ANY);
         }
-        if self.0.is_empty() {
-            return Ok(response);
-        }
         let response = response.header("Vary", "Origin")?;
         match request.origin() {
-            Some(origin) if self.lists(origin) => {
+            Some(origin) if self.admits(request) => {
                 response.header("Access-Control-Allow-Origin", origin)
             }
             _ => Ok(response),
         }
     }
+}
 
-    /// Whether pages of other origins may use the server at all.
-    pub(super) fn is_some(&self) -> bool {
-        !self.0.is_empty()
-    }
+/// The host and port of an origin; `None` for that of a file or a sandbox, `null`.
+fn authority(origin: &str) -> Option<&str> {
+    Some(origin.split_once("://")?.1)
+}
+
+/// Whether a page of the origin came from this host and port. Browsers leave the usual port out of
+/// both.
+fn is_of(origin: &str, host: &[u8]) -> bool {
+    authority(origin).is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(host))
+}
+
+/// Whether the page came from the machine of who looks at it.
+fn is_loopback(origin: &str) -> bool {
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    let host = authority(origin).map(|it| match it.rsplit_once(':') {
+        Some((host, port)) if is_port(port) => host,
+        _ => it,
+    });
+    matches!(host, Some("localhost" | "127.0.0.1" | "[::1]"))
+}
+
+/// Whether a text is what a pattern says, in which each `*` stands for any text.
+fn matches(pattern: &str, text: &str) -> bool {
+    let Some((head, rest)) = pattern.split_once('*') else {
+        return pattern == text;
+    };
+    let (middle, tail) = rest.rsplit_once('*').unwrap_or(("", rest));
+    let text = text.strip_prefix(head);
+    let Some(mut text) = text.and_then(|text| text.strip_suffix(tail)) else {
+        return false;
+    };
+    // The first place is as good as any: it leaves the most for what follows.
+    middle.split('*').all(|part| match text.split_once(part) {
+        _ if part.is_empty() => true,
+        Some((_, behind)) => {
+            text = behind;
+            true
+        }
+        None => false,
+    })
 }
 
 #[cfg(test)]
@@ -289,5 +366,54 @@ mod tests {
         ] {
             assert_eq!(Who::locally(&endpoints(listen)), who, "{listen:?}");
         }
+    }
+
+    #[test]
+    fn a_star_stands_for_any_text() {
+        for (pattern, text, is_it) in [
+            ("*", "null", true),
+            ("*", "", true),
+            ("https://a.b", "https://a.b", true),
+            ("https://a.b", "https://a.bc", false),
+            ("https://*.b", "https://a.b", true),
+            ("https://*.b", "https://.b", true),
+            ("https://*.b", "https://b", false),
+            ("https://*.b", "http://a.b", false),
+            ("http://localhost:*", "http://localhost:3000", true),
+            ("aba*aba", "aba", false), // What stands in front is not the end as well.
+            ("*a*b*", "xaxbx", true),
+            ("*a*b*", "xbxax", false),
+            ("**", "x", true),
+        ] {
+            assert_eq!(matches(pattern, text), is_it, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn loopback_hosts_are_known_by_their_exact_names() {
+        for (origin, is_it) in [
+            ("http://localhost", true),
+            ("https://localhost:3000", true),
+            ("http://127.0.0.1:9001", true),
+            ("http://[::1]", true),
+            ("http://[::1]:80", true),
+            ("null", false),
+            ("localhost", false),
+            ("http://localhost.example.com", false),
+            ("http://example.com:localhost", false),
+            ("http://127.0.0.1.nip.io", false),
+            ("http://[::12]", false),
+            ("http://localhost@example.com", false),
+        ] {
+            assert_eq!(is_loopback(origin), is_it, "{origin}");
+        }
+    }
+
+    #[test]
+    fn a_page_of_the_server_is_known_by_host_and_port() {
+        assert!(is_of("https://example.com", b"Example.com"));
+        assert!(is_of("http://a:9001", b"a:9001"));
+        assert!(!is_of("http://a:9001", b"a"));
+        assert!(!is_of("null", b"null") && !is_of("http://", b"a"));
     }
 }

@@ -37,7 +37,12 @@ pub(super) fn yes_or_no(text: &str) -> Result<bool, String> {
     one_of(text, &[("yes", true), ("no", false)])
 }
 
-fn one_of<T: Copy>(text: &str, known: &[(&str, T)]) -> Result<T, String> {
+/// Reads one of these words.
+///
+/// # Errors
+///
+/// What is wrong, and which words there are.
+pub(super) fn one_of<T: Copy>(text: &str, known: &[(&str, T)]) -> Result<T, String> {
     if let Some((_, value)) = known.iter().find(|(name, _)| *name == text) {
         return Ok(*value);
     }

@@ -1,5 +1,6 @@
 //! The command line and the environment as they were written: nothing is decided here.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -22,6 +23,18 @@ pub(crate) struct Flags {
     #[command(subcommand)]
     pub(super) command: Option<Command>,
 
+    /// A file with everything that flags say and much more: tokens, the API's key, hooks, channels;
+    /// `stentor check` says whether it is good
+    #[arg(
+        long,
+        short,
+        global = true,
+        value_name = "FILE",
+        env = "STENTOR_CONFIG",
+        hide_env = true
+    )]
+    pub(super) config: Option<PathBuf>,
+
     /// Where to listen: ADDRESS:PORT, [IPV6]:PORT or unix:PATH; may be repeated [default:
     /// 127.0.0.1:9001]
     #[arg(
@@ -37,7 +50,7 @@ pub(crate) struct Flags {
     /// Where to answer /livez, /readyz and /metrics, and nothing else; may be repeated. Without it
     /// every address answers them
     #[arg(long, global = true, value_name = "ADDRESS", value_delimiter = ',')]
-    #[arg(env = "STENTOR_ADMIN_LISTEN", hide_env = true, value_parser = admin_endpoint)]
+    #[arg(env = "STENTOR_ADMIN_LISTEN", hide_env = true, value_parser = endpoint)]
     pub(super) admin_listen: Vec<Endpoint>,
 
     #[command(flatten)]
@@ -73,14 +86,17 @@ pub(super) enum Command {
     /// Return each message as it came, for test suites and load generators
     #[command(allow_negative_numbers = true)]
     Echo,
+    /// Say whether the configuration is good, and serve nothing
+    #[command(allow_negative_numbers = true)]
+    Check,
 }
 
 /// Who gets in.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Who may")]
 pub(super) struct DoorFlags {
-    /// An origin whose pages may use the server, as browsers say it, or * for all; may be repeated.
-    /// Without it any page may connect, and none may read a response
+    /// An origin whose pages may use the server, such as https://*.example.com, or * for all; may be
+    /// repeated. Pages of the server's own origin always may; without this, those of localhost too
     #[arg(long, global = true, value_name = "ORIGIN", value_delimiter = ',', value_parser = origin)]
     #[arg(env = "STENTOR_ALLOW_ORIGIN", hide_env = true)]
     pub(super) allow_origin: Vec<String>,
@@ -90,6 +106,10 @@ pub(super) struct DoorFlags {
     #[arg(long, global = true, value_name = "WHO", value_parser = who)]
     #[arg(env = "STENTOR_OVERVIEW", hide_env = true)]
     pub(super) overview: Option<Who>,
+    /// What opens the console at /; without it the console is open where the overview is
+    #[arg(long, global = true, value_name = "TOKEN")]
+    #[arg(env = "STENTOR_ADMIN_TOKEN", hide_env = true)]
+    pub(super) admin_token: Option<String>,
 }
 
 /// What holds for topics: for all of them as flags, for those of a namespace as its keys.
@@ -199,7 +219,8 @@ pub(super) struct LimitFlags {
     #[arg(env = "STENTOR_MAX_TOPICS", hide_env = true)]
     pub(super) max_topics: Option<usize>,
 
-    /// Topics that one connection may subscribe to [default: 128]
+    /// Topics that one connection may subscribe to; each takes two, twice as many as
+    /// channels and some [default: 264]
     #[arg(long, global = true, value_name = "COUNT", value_parser = count::<usize>)]
     #[arg(env = "STENTOR_MAX_TOPICS_PER_CONNECTION", hide_env = true)]
     pub(super) max_topics_per_connection: Option<usize>,
@@ -282,14 +303,15 @@ pub(super) struct TimeoutFlags {
     pub(super) drain_timeout: Option<Duration>,
 }
 
-const EXAMPLES: &str = "\
-Examples:
+const EXAMPLES: &str = r#"Examples:
   stentor                                     then open http://127.0.0.1:9001/ in two tabs
   stentor --listen 0.0.0.0:80 --listen '[::]:80'
   stentor --listen unix:/run/stentor.sock     behind a proxy
   stentor --max-message-size 1MiB --idle-timeout 1m --max-connections 50000
   stentor --history-size 100 --history-ttl 10m --namespace 'prices: slow=latest'
   stentor --listen 0.0.0.0:9001 --publish anyone --allow-origin https://example.com
+  stentor --config stentor.toml               examples/stentor.toml is one to begin with
+  stentor check --config stentor.toml
   stentor echo --listen 127.0.0.1:9002
   STENTOR_LISTEN=127.0.0.1:9003 STENTOR_LOG=debug stentor
 
@@ -299,14 +321,20 @@ variable. What may be repeated stands there with commas between, and namespaces
 with semicolons. Sizes are bytes or have a unit (64kB, 64KiB); times have one (500ms,
 25s, 1m30s).
 
+A flag or a variable goes before the file. What is secret need not stand in the file:
+key = "${NAME}" takes it from the variable NAME of the environment. SIGHUP reads the
+file again: what it says of tokens, keys, origins, clients and channels holds from
+then on, the rest from the next start on. If it is wrong, one line says why, and all
+stays as it was.
+
 SIGINT and SIGTERM close every connection with 1001, behind what was sent to it;
 a second one ends the server at once.
 
-Exit codes: 0 after a shutdown; 2 if a flag, an address or a limit cannot be
-used; 1 if the system fails; 130 or 143 after a second SIGINT or SIGTERM.";
+Exit codes: 0 after a shutdown; 2 if a flag, a key, an address or a limit cannot be
+used; 1 if the system fails; 130 or 143 after a second SIGINT or SIGTERM."#;
 
 /// Reads an endpoint. What the library says of a wrong one is about the key `listen`.
-fn admin_endpoint(text: &str) -> Result<Endpoint, String> {
+pub(super) fn endpoint(text: &str) -> Result<Endpoint, String> {
     text.parse().map_err(|error: ConfigError| {
         let problem = error.to_string();
         let problem = problem.trim_start_matches("listen: ");
@@ -316,7 +344,7 @@ fn admin_endpoint(text: &str) -> Result<Endpoint, String> {
 }
 
 /// Reads an origin as browsers send it (RFC 6454 §6.1), or the word for all of them.
-fn origin(text: &str) -> Result<String, String> {
+pub(super) fn origin(text: &str) -> Result<String, String> {
     let is_host = |host: &str| {
         let is_part = |c: char| c.is_ascii_graphic() && !"/?#@".contains(c);
         !host.is_empty() && host.chars().all(is_part)
@@ -383,7 +411,7 @@ pub(super) fn describe(error: &clap::Error) -> Failure {
                 .unwrap_or_default()
                 .escape_debug()
                 .to_string(),
-            "is no command of stentor; there are `serve` and `echo`",
+            "is no command of stentor; there are `serve`, `check` and `echo`",
         ),
         ErrorKind::ArgumentConflict => {
             SetupError::new(key, "is given more than once; drop all but one")

@@ -33,6 +33,10 @@ impl<H> Logged<H> {
             full_for_ip: Throttle::default(),
         }
     }
+
+    pub(super) fn application(&mut self) -> &mut H {
+        &mut self.application
+    }
 }
 
 impl<H: Handler> Handler for Logged<H> {

@@ -1,14 +1,18 @@
 //! From a command line to a server that runs, and from its end to an exit code.
 //!
 //! ```text
-//! arguments, environment ─▶ Flags ─▶ Settings ─▶ Server ─▶ ExitCode
+//! arguments, environment ─▶ Flags ─┬▶ Settings ─▶ Server ─▶ ExitCode
+//!                           File ─┘
 //! ```
 //!
 //! What is served is `broadcast`'s business, or `echo`'s.
 
+mod application;
 mod choice;
 mod echo;
+mod file;
 mod flags;
+mod keys;
 mod log;
 mod logged;
 mod namespaces;
@@ -16,13 +20,14 @@ mod open_files;
 mod settings;
 mod signals;
 mod units;
+mod values;
 
 use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use stentor::{BindError, Config, Endpoint, Handler, Server, Stats};
+use stentor::{BindError, Endpoint, Handle, Handler, Server, Stats};
 use tracing::{info, warn};
 
 use self::echo::Echo;
@@ -30,7 +35,6 @@ use self::flags::Flags;
 use self::logged::Logged;
 use self::settings::{Addresses, Mode, Settings};
 use self::signals::Signals;
-use stentor::broadcast::Broadcast;
 
 /// Reads the command line and the environment.
 pub(crate) fn parse() -> Result<Flags, clap::Error> {
@@ -48,37 +52,55 @@ pub(crate) fn run(flags: Result<Flags, clap::Error>) -> ExitCode {
         }
         Err(error) => return fail(&flags::describe(&error)),
     };
-    let settings = open_files::raise_limit().and_then(|limit| Settings::resolve(&flags, limit));
-    let settings = match settings {
-        Ok(settings) => settings,
-        Err(error) => return fail(&Failure::Setup(error)),
+    match start(flags) {
+        Ok(code) => code,
+        Err(failure) => fail(&failure),
+    }
+}
+
+fn start(flags: Flags) -> Result<ExitCode, Failure> {
+    let limit = open_files::raise_limit().map_err(Failure::Setup)?;
+    let settings = Settings::resolve(&flags, limit).map_err(Failure::Setup)?;
+    // Before the log starts: what is wrong is one line, and nothing else.
+    let application = match settings.mode {
+        Mode::Serve | Mode::Check => Some(application::of(&settings).map_err(Failure::Setup)?),
+        Mode::Echo => None,
     };
+    if settings.mode == Mode::Check {
+        let _ = writeln!(io::stdout(), "OK");
+        return Ok(ExitCode::SUCCESS);
+    }
     let logs = log::start(settings.log_level);
-    let Settings {
-        config, addresses, ..
-    } = settings;
-    let ended = match settings.mode {
-        Mode::Serve => match Broadcast::new(settings.rules) {
-            Ok(broadcast) => serve(&addresses, config, broadcast),
-            Err(error) => Err(Failure::Setup(SetupError::new(error.key, error.problem))),
-        },
-        Mode::Echo => serve(&addresses, config, Echo),
+    let ended = match application {
+        Some(application) => {
+            let has_file = flags.config.is_some();
+            let reload = application::reload(flags, limit, &settings.config);
+            serve(settings, application, has_file.then_some(reload))
+        }
+        None => serve(settings, Echo, None::<fn(&_)>),
     };
     logs.finish();
-    ended.unwrap_or_else(|failure| fail(&failure))
+    ended
 }
 
 /// Serves until a signal ends it.
-fn serve<H>(addresses: &Addresses, config: Config, handler: H) -> Result<ExitCode, Failure>
+fn serve<H>(
+    settings: Settings,
+    handler: H,
+    reload: Option<impl FnMut(&Handle<Logged<H>>) + Send + 'static>,
+) -> Result<ExitCode, Failure>
 where
     H: Handler + 'static,
 {
+    let Settings {
+        config, addresses, ..
+    } = settings;
     // Before anybody can connect: who is connected is always closed in order.
-    let signals = Signals::catch().map_err(Failure::System)?;
+    let signals = Signals::catch(reload.is_some()).map_err(Failure::System)?;
     let mut server = Server::bind(config, Logged::new(handler))?;
-    announce(addresses, &server.endpoints());
+    announce(&addresses, &server.endpoints());
     let ending = signals
-        .shut_down(server.handle())
+        .shut_down(server.handle(), reload)
         .map_err(Failure::System)?;
     while server.turn(None).map_err(Failure::System)? {}
     log_end(server.stats());
@@ -123,7 +145,7 @@ pub(crate) enum Failure {
     System(io::Error),
 }
 
-/// A key of the configuration that cannot be used, in one line.
+/// A key of the configuration that cannot be used, in one line; of a file all of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SetupError(String);
 
@@ -161,9 +183,11 @@ impl fmt::Display for Failure {
     }
 }
 
-/// One line for whoever started the program, and the exit code that sorts it.
+/// A line for whoever started the program, or several, and the exit code that sorts them.
 fn fail(failure: &Failure) -> ExitCode {
-    let _ = writeln!(io::stderr(), "stentor: {failure}");
+    for line in failure.to_string().lines() {
+        let _ = writeln!(io::stderr(), "stentor: {line}");
+    }
     match failure {
         Failure::Setup(_) => ExitCode::from(2),
         Failure::System(_) => ExitCode::FAILURE,

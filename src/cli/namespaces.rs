@@ -1,4 +1,7 @@
-//! Namespaces as the command line names them: `chat: history-size=100, history-ttl=5m`.
+//! Namespaces as the command line names them: `chat: history-size=100, history-ttl=5m`, and what
+//! goes together in one.
+
+use stentor::broadcast::{ChannelOptions, RecoveryMode};
 
 use super::choice::{hint, slow_policy, who, yes_or_no};
 use super::flags::TopicFlags;
@@ -75,6 +78,79 @@ fn set(options: &mut TopicFlags, key: &str, value: &str) -> Result<(), String> {
 /// Sets what is not set yet; answers whether it was not.
 fn once<T>(place: &mut Option<T>, value: T) -> bool {
     place.replace(value).is_none()
+}
+
+/// Sets what the flags say.
+pub(super) fn overlay(options: &mut ChannelOptions, flags: &TopicFlags) {
+    let TopicFlags {
+        publish,
+        subscribe,
+        history_size,
+        history_ttl,
+        history_meta_ttl,
+        slow,
+        max_queued,
+        max_age,
+        presence,
+    } = flags;
+    let (access, topic) = (&mut options.access, &mut options.topic);
+    access.publish = publish.unwrap_or(access.publish);
+    access.subscribe = subscribe.unwrap_or(access.subscribe);
+    topic.history_size = history_size.unwrap_or(topic.history_size);
+    topic.history_ttl = history_ttl.unwrap_or(topic.history_ttl);
+    topic.history_meta_ttl = history_meta_ttl.unwrap_or(topic.history_meta_ttl);
+    topic.slow = slow.unwrap_or(topic.slow);
+    topic.max_queued = max_queued.or(topic.max_queued);
+    topic.max_age = max_age.or(topic.max_age);
+    options.presence = presence.unwrap_or(options.presence);
+}
+
+/// The first option of a namespace that does not go with the others, by its key in a file, and what
+/// would mend it.
+pub(super) fn contradiction(options: &ChannelOptions) -> Option<(&'static str, &'static str)> {
+    let topic = &options.topic;
+    let (size, ttl) = (topic.history_size, topic.history_ttl);
+    let is_cache = options.recovery_mode == RecoveryMode::Cache;
+    let recovers = options.force_recovery || options.allow_recovery;
+    let recovery = if options.force_recovery {
+        "force_recovery"
+    } else {
+        "allow_recovery"
+    };
+    [
+        (
+            size > 0 && ttl.is_zero(),
+            "history_size",
+            "nothing is kept without a time; add history_ttl, such as 10m",
+        ),
+        (
+            size == 0 && !ttl.is_zero(),
+            "history_ttl",
+            "nothing is kept without a number; add history_size, such as 100",
+        ),
+        (
+            size > 0 && topic.history_meta_ttl < ttl,
+            "history_meta_ttl",
+            "is shorter than history_ttl; make it as long at least",
+        ),
+        (
+            recovers && size == 0,
+            recovery,
+            "there is nothing to recover; add history_size and history_ttl",
+        ),
+        (
+            options.auto_cache_recover && !(options.force_recovery && is_cache),
+            "auto_cache_recover",
+            "does nothing alone; add force_recovery = true and force_recovery_mode = \"cache\"",
+        ),
+        (
+            options.force_push_join_leave && !options.join_leave,
+            "force_push_join_leave",
+            "there is nothing to push; add join_leave = true",
+        ),
+    ]
+    .into_iter()
+    .find_map(|(is_wrong, key, problem)| is_wrong.then_some((key, problem)))
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Signals: the first one shuts the server down in order, the second one ends it.
+//! Signals: the first one shuts the server down in order, the second one ends it; SIGHUP has the
+//! configuration read again.
 
 use std::io;
 use std::process;
@@ -6,33 +7,38 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals as Caught;
 use stentor::{Handle, Handler};
 use tracing::{info, warn};
 
-/// SIGINT and SIGTERM, caught and not acted on yet.
+/// SIGINT and SIGTERM, and SIGHUP if it means something, caught and not acted on yet.
 pub(super) struct Signals(Caught);
 
 impl Signals {
-    /// From now on the signals do not kill the process.
+    /// From now on the signals do not kill the process, SIGHUP only if there is a file to read.
     ///
     /// # Errors
     ///
     /// The system has no file descriptor left for the pipe that they come through.
-    pub(super) fn catch() -> io::Result<Self> {
-        Caught::new([SIGINT, SIGTERM]).map(Self)
+    pub(super) fn catch(has_file: bool) -> io::Result<Self> {
+        let hangup = has_file.then_some(SIGHUP);
+        Caught::new([SIGINT, SIGTERM].into_iter().chain(hangup)).map(Self)
     }
 
     /// Lets the signals end a server.
     ///
     /// The first closes its connections in order; the second ends it at once, whatever is unsent;
-    /// a third, should the loop hang, ends the process.
+    /// a third, should the loop hang, ends the process. SIGHUP calls `reload`.
     ///
     /// # Errors
     ///
     /// The system starts no thread.
-    pub(super) fn shut_down<H>(mut self, handle: Handle<H>) -> io::Result<Ending>
+    pub(super) fn shut_down<H>(
+        mut self,
+        handle: Handle<H>,
+        mut reload: Option<impl FnMut(&Handle<H>) + Send + 'static>,
+    ) -> io::Result<Ending>
     where
         H: Handler + 'static,
     {
@@ -41,16 +47,22 @@ impl Signals {
         thread::Builder::new()
             .name("signals".into())
             .spawn(move || {
-                for (count, signal) in self.0.forever().enumerate() {
+                let mut count = 0;
+                for signal in self.0.forever() {
+                    if let (SIGHUP, Some(reload)) = (signal, &mut reload) {
+                        reload(&handle);
+                        continue;
+                    }
+                    count += 1;
                     match count {
-                        0 => {
+                        1 => {
                             info!(
                                 signal = name(signal),
                                 "shuts down; a second signal ends at once"
                             );
                             let _ = handle.shut_down();
                         }
-                        1 => {
+                        2 => {
                             warn!(signal = name(signal), "ends at once");
                             impatient.0.store(signal, Ordering::Release);
                             let _ = handle.stop();

@@ -296,6 +296,13 @@ impl<'a, S> Context<'a, S> {
         self.core.topics.len()
     }
 
+    /// How many messages were published to a topic since it has had a subscriber, from 0 on again
+    /// after `u32::MAX`.
+    pub fn published_to(&self, topic: &str) -> u32 {
+        let topic = self.core.topics.id(topic);
+        topic.map_or(0, |topic| self.core.topics.published(topic))
+    }
+
     /// The rules of a topic.
     pub fn options_of(&self, topic: &str) -> &TopicOptions {
         self.core

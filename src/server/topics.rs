@@ -201,6 +201,7 @@ impl<S> Core<S> {
         let mut targets = std::mem::take(&mut self.targets);
         targets.clear();
         if let Some(topic) = known {
+            self.topics.count_published(topic);
             targets.push(topic);
             targets.extend_from_slice(self.topics.patterns_of(topic));
         } else {

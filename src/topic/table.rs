@@ -248,6 +248,20 @@ impl TopicTable {
         subscriptions.is_some_and(|subscriptions| subscriptions.index_of(topic).is_some())
     }
 
+    /// Counts a message that is published to a topic; a topic that is no more has no count.
+    #[inline]
+    pub fn count_published(&mut self, topic: TopicId) {
+        if let Some(Some(topic)) = self.topics.get_mut(topic.index()) {
+            topic.published = topic.published.wrapping_add(1);
+        }
+    }
+
+    /// How many messages were counted since the topic came into being, from 0 on again after
+    /// `u32::MAX`; 0 for a topic that is no more.
+    pub fn published(&self, topic: TopicId) -> u32 {
+        self.topic(topic).map_or(0, |topic| topic.published)
+    }
+
     /// The patterns that match a topic, in no order; none for a topic that is a pattern itself or
     /// is no more.
     ///
@@ -385,6 +399,7 @@ impl TopicTable {
         self.topics[id.index()] = Some(Topic {
             name,
             subscribers: Vec::new(),
+            published: 0,
             namespace,
         });
         Ok(id)
@@ -494,6 +509,7 @@ struct Topic {
     /// Shared with the key of the map.
     name: Arc<str>,
     subscribers: Vec<u32>,
+    published: u32,
     namespace: NamespaceId,
 }
 
@@ -1109,6 +1125,24 @@ mod tests {
         table.remove_member(1);
         let topic = table.subscribe(0, "chat:1").unwrap().topic;
         assert_eq!(table.namespace(topic), NamespaceId::DEFAULT);
+    }
+
+    #[test]
+    fn publications_are_counted_as_long_as_there_is_the_topic() {
+        let mut table = TopicTable::new(1);
+        let topic = table.subscribe(0, "a").unwrap().topic;
+        table.count_published(topic);
+        table.count_published(topic);
+        assert_eq!(table.published(topic), 2);
+        table.topic_mut(topic).published = u32::MAX;
+        table.count_published(topic);
+        assert_eq!(table.published(topic), 0);
+        table.count_published(topic);
+        table.remove_member(0);
+        table.count_published(topic);
+        assert_eq!(table.published(topic), 0);
+        let again = table.subscribe(0, "a").unwrap().topic;
+        assert_eq!(table.published(again), 0);
     }
 
     #[test]

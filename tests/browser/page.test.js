@@ -1,4 +1,4 @@
-// The page of `stentor serve` in a real browser.
+// The page of a topic of `stentor serve` in a real browser.
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -34,7 +34,7 @@ async function client(path) {
 }
 
 test("what one tab publishes, both show", async () => {
-  const [one, two] = [await open(context, `${server.http}/`), await open(context, `${server.http}/t/lobby`)];
+  const [one, two] = [await open(context, `${server.http}/t/lobby`), await open(context, `${server.http}/t/lobby`)];
   await Promise.all([connected(one), connected(two)]);
   await publish(one, "The Greeks are at the gates");
   await message(one, "The Greeks are at the gates").waitFor();
@@ -52,11 +52,11 @@ test("what one tab publishes, both show", async () => {
 
 test("a topic is its own, and its name is read from the path", async () => {
   const name = "grüße / ✓";
-  const lobby = await open(context, `${server.http}/`);
+  const lobby = await open(context, `${server.http}/t/lobby`);
   await connected(lobby);
   await lobby.getByLabel("Topic", { exact: true }).fill(name);
   await lobby.getByRole("button", { name: "Go" }).click();
-  await lobby.waitForURL("**/t/*");
+  await lobby.waitForURL("**/t/gr*");
   await connected(lobby);
   assert.equal(await lobby.getByLabel("Topic", { exact: true }).inputValue(), name);
   assert.ok((await lobby.title()).startsWith(name));
@@ -148,7 +148,7 @@ test("the overview shows which topics there are and how much is said, and leads 
 
 test("where the overview is not for everyone the page does without", async () => {
   const own = await start(STENTOR, "--listen", "127.0.0.1:0", "--overview", "nobody");
-  const page = await open(context, own.http);
+  const page = await open(context, `${own.http}/t/lobby`);
   const asked = page.waitForResponse("**/topics");
   await page.reload();
   assert.equal((await asked).status(), 403);

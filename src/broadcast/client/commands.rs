@@ -72,8 +72,8 @@ impl Clients {
         if !std::mem::take(&mut client.is_pinged) {
             return Err(codes::BAD_COMMAND.into());
         }
-        let interval = super::ticks(rules.client.ping_interval);
-        let waited = super::ticks(rules.client.pong_timeout);
+        let interval = super::dues::ticks(rules.client.ping_interval);
+        let waited = super::dues::ticks(rules.client.pong_timeout);
         // The next one follows the last one, not its answer.
         let sent = client.ping_at.saturating_sub(waited);
         let tick = self.dues.as_ref().map_or(0, |dues| dues.tick(now));

@@ -120,6 +120,11 @@ impl Clients {
                 self.fail(ctx, key, id, failure);
                 self.flush(ctx, key);
                 let now = ctx.now();
+                // It may have been let in by half.
+                let subs = std::mem::take(&mut self.all[key.0 as usize].subs);
+                for sub in subs {
+                    self.leave_channel(ctx, key, &sub.channel);
+                }
                 let client = &mut self.all[key.0 as usize];
                 client.stage = Stage::Over;
                 if let Some(dues) = &mut self.dues {
@@ -156,6 +161,43 @@ impl Clients {
         if wanted.len() > options.channel_limit {
             return Err(codes::CHANNEL_LIMIT.into());
         }
+        let data = connected.data.clone();
+        self.identify(ctx, rules, key, connected);
+        let subs = self.enter_wanted(ctx, rules, key, connect, &wanted)?;
+        let client = &self.all[key.0 as usize];
+        // Who was let in by a hook does not refresh by itself.
+        let told = if client.is_hooked {
+            0
+        } else {
+            client.expire_at
+        };
+        let uuid = client.uuid.text();
+        let is_bidirectional = client.transport == Transport::WebSocket;
+        let ping = if client.has_pings {
+            options.ping_interval.as_secs().max(1)
+        } else {
+            0
+        };
+        let session = if is_bidirectional { "" } else { &uuid };
+        let result = lifetime(told)
+            .text("client", &uuid)
+            .text("version", concat!("stentor ", env!("CARGO_PKG_VERSION")))
+            .json("data", &data)
+            .json("subs", &subs)
+            .number("ping", ping)
+            .flag("pong", client.has_pings && is_bidirectional)
+            .text("session", session);
+        Ok(result.end())
+    }
+
+    /// It is known who a client is.
+    fn identify(
+        &mut self,
+        ctx: &Context<'_, Place>,
+        rules: &Rules,
+        key: ClientKey,
+        connected: Connected,
+    ) {
         self.join_user(key, &connected.user);
         let tick = self.dues.as_ref().map_or(0, |dues| dues.tick(ctx.now()));
         let client = &mut self.all[key.0 as usize];
@@ -168,45 +210,40 @@ impl Clients {
         }
         // Those who came together are not pinged together: the first time is between a half and a
         // whole interval away.
-        let interval = ticks(options.ping_interval).max(2);
+        let interval = ticks(rules.client.ping_interval).max(2);
         let spread = (u64::from(client.uuid.first()) * u64::from(interval / 2)) >> 8;
-        client.ping_at = tick + interval - spread as Tick;
-        let uuid = client.uuid.text();
-        let (transport, has_pings) = (client.transport, client.has_pings);
-        if !has_pings {
-            client.ping_at = Tick::MAX;
-        }
+        client.ping_at = if client.has_pings {
+            tick + interval - spread as Tick
+        } else {
+            Tick::MAX
+        };
+    }
+
+    /// Subscribes a client to the channels with which it connects; answers the results by channel,
+    /// or nothing for none.
+    fn enter_wanted(
+        &mut self,
+        ctx: &mut Context<'_, Place>,
+        rules: &Rules,
+        key: ClientKey,
+        connect: &Connect,
+        wanted: &[Wanted],
+    ) -> Result<String, Failure> {
         let mut subs = Object::new();
-        for wanted in &wanted {
+        for wanted in wanted {
             let since = connect.subs.get(&wanted.channel).cloned();
             let request = Request::server_side(since.filter(|since| since.recover));
             let result = self.enter(ctx, rules, key, &wanted.channel, &wanted.grant, &request)?;
             if let Some(sub) = self.all[key.0 as usize].subs.last_mut() {
                 sub.is_granted = wanted.is_granted;
             }
-            let name = super::super::raw::line(&wanted.channel);
-            subs = subs.json(&name[1..name.len() - 1], &result);
+            subs = subs.json_of(&wanted.channel, &result);
         }
-        let subs = Some(subs.end()).filter(|_| !wanted.is_empty());
-        let ping = if has_pings {
-            options.ping_interval.as_secs().max(1)
+        Ok(if wanted.is_empty() {
+            String::new()
         } else {
-            0
-        };
-        let session = Some(&*uuid).filter(|_| transport != Transport::WebSocket);
-        let result = lifetime(if self.all[key.0 as usize].is_hooked {
-            0
-        } else {
-            connected.expire_at
+            subs.end()
         })
-        .text("client", &uuid)
-        .text("version", concat!("stentor ", env!("CARGO_PKG_VERSION")))
-        .json("data", &connected.data)
-        .json("subs", &subs.unwrap_or_default())
-        .number("ping", ping)
-        .flag("pong", has_pings && transport == Transport::WebSocket)
-        .text("session", session.unwrap_or_default());
-        Ok(result.end())
     }
 
     // ---- how long ----

@@ -11,19 +11,32 @@ impl Object {
         Self("{".into())
     }
 
-    /// A value that is JSON already; nothing if it is empty.
+    /// A value that is JSON already; nothing if it is empty. The name is one of the protocol's.
     pub(in crate::broadcast) fn json(mut self, name: &str, json: &str) -> Self {
         if !json.is_empty() {
-            if self.0.len() > 1 {
-                self.0.push(',');
-            }
+            self.comma();
             self.0.push('"');
-            self.0.push_str(name); // Names are the protocol's.
+            self.0.push_str(name);
             self.0.push_str("\":");
             // Programs and tokens may write it on several lines.
             self.0.extend(json.split(LINE_ENDS));
         }
         self
+    }
+
+    /// A value that is JSON already, under any name.
+    pub(in crate::broadcast) fn json_of(mut self, name: &str, json: &str) -> Self {
+        self.comma();
+        self.0.push_str(&line(&name));
+        self.0.push(':');
+        self.0.push_str(json);
+        self
+    }
+
+    fn comma(&mut self) {
+        if self.0.len() > 1 {
+            self.0.push(',');
+        }
     }
 
     /// A text; nothing if it is empty.

@@ -17,10 +17,13 @@ mod connect;
 mod dues;
 mod json;
 mod options;
+mod pace;
 mod push;
+mod query;
 mod state;
 mod subscribe;
 mod users;
+mod waiting;
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -29,16 +32,17 @@ use std::time::SystemTime;
 
 use slab::Slab;
 use stentor::protocol::http::{Request, Response};
-use stentor::{Accept, CloseCode, ConnectionId, Context, Form, Lost, Message, PresenceEvent, Sent};
+use stentor::{Accept, CloseCode, ConnectionId, Context, Lost, Message, PresenceEvent, Sent};
 
 use self::codes::{Disconnect, ErrorReply};
 use self::command::{Command, Method};
-use self::dues::{Dues, ticks};
-pub(super) use self::json::Object;
+use self::dues::Dues;
+pub(super) use self::json::{Object, one_line};
 pub use self::options::ClientOptions;
 pub(super) use self::push::{encode, farewell, is_json, is_own, publication_json};
+use self::query::{Query, bad_request, headers};
 pub use self::state::ClientKey;
-use self::state::{Client, Rare, Stage, Transport, Uuid, Waiting};
+use self::state::{Client, Rare, Stage, Transport, Uuid};
 pub(super) use self::users::Selection;
 use self::users::Users;
 use super::auth::Tokens;
@@ -75,9 +79,9 @@ pub(super) struct Clients {
 pub(super) struct ClientCounts {
     pub(super) connected: u64,
     pub(super) subscribed: u64,
-    /// By code.
+    /// By code; clients choose none.
     pub(super) errors: HashMap<u32, u64>,
-    /// By code.
+    /// ...as well.
     pub(super) disconnects: HashMap<u16, u64>,
     pub(super) recovered: u64,
     pub(super) unrecovered: u64,
@@ -505,204 +509,6 @@ impl Clients {
         let _ = ctx.close_connection(id, code, reason);
     }
 
-    // ---- hooks ----
-
-    /// The ticket of the next question about a client, and where the answer goes.
-    fn ask(&mut self, ctx: &Context<'_, Place>, key: ClientKey) -> (Ticket, Answers) {
-        let client = &mut self.all[key.0 as usize];
-        client.asked = client.asked.wrapping_add(1);
-        let ticket = Ticket {
-            id: client.id,
-            number: client.asked,
-        };
-        let answers = self.answers.get_or_insert_with(|| {
-            let (sender, inbox) = mpsc::channel();
-            self.inbox = Some(inbox);
-            let waker = ctx.waker();
-            Answers { sender, waker }
-        });
-        (ticket, answers.clone())
-    }
-
-    /// Other threads have answered.
-    pub(super) fn wake(&mut self, ctx: &mut Context<'_, Place>, world: &mut World<'_>) {
-        let Some(inbox) = &self.inbox else { return };
-        let outcomes: Vec<_> = inbox.try_iter().collect();
-        for (ticket, outcome) in outcomes {
-            let Some(Place::Client(key)) = ctx.state_of(ticket.id).map(|place| *place) else {
-                continue; // It has gone meanwhile.
-            };
-            self.hear(ctx, world, key, ticket.number, outcome);
-        }
-    }
-
-    /// A hook has answered about a client.
-    fn hear(
-        &mut self,
-        ctx: &mut Context<'_, Place>,
-        world: &mut World<'_>,
-        key: ClientKey,
-        number: u32,
-        outcome: Outcomes,
-    ) {
-        let Some(rare) = &mut self.all[key.0 as usize].rare else {
-            return;
-        };
-        // One answer is enough for each question.
-        if let Outcomes::Refresh(refreshed) = outcome {
-            if rare.refreshing.take_if(|asked| *asked == number).is_some() {
-                self.refreshed(ctx, world.rules, key, refreshed);
-            }
-            return;
-        }
-        let answered = rare.waiting.take_if(|waiting| waiting.number == number);
-        let Some(Waiting { command, rest, .. }) = answered else {
-            return;
-        };
-        let id = command.id;
-        let done = match (command.method, outcome) {
-            (Method::Connect(connect), Outcomes::Connect(result)) => {
-                self.all[key.0 as usize].is_hooked = true;
-                let flow = self.connect_with(ctx, world, key, id, &connect, result);
-                self.flush(ctx, key);
-                if flow == Flow::Next && !rest.trim_ascii().is_empty() {
-                    self.commands(ctx, world, key, &rest);
-                }
-                return;
-            }
-            (Method::Subscribe(subscribe), Outcomes::Subscribe(result)) => result
-                .map_err(Failure::from)
-                .and_then(|grant| self.subscribe_with(ctx, world, key, id, &subscribe, &grant)),
-            (Method::Publish(publish), Outcomes::Publish(result)) => result
-                .map_err(Failure::from)
-                .and_then(|how| self.publish_with(ctx, world, key, id, &publish, &how)),
-            (Method::Rpc(_), Outcomes::Rpc(result)) => result
-                .map_err(Failure::from)
-                .map(|returned| self.returned(id, &returned)),
-            _ => Err(codes::INTERNAL.into()),
-        };
-        let flow = match done {
-            Ok(()) => Flow::Next,
-            Err(failure) => self.fail(ctx, key, id, failure),
-        };
-        self.flush(ctx, key);
-        if flow == Flow::Next && !rest.trim_ascii().is_empty() {
-            self.commands(ctx, world, key, &rest);
-        }
-    }
-
-    /// The command waits for an answer.
-    fn wait(&mut self, key: ClientKey, id: u32, method: Method) {
-        let client = &mut self.all[key.0 as usize];
-        let waiting = Waiting {
-            number: client.asked,
-            command: Command { id, method },
-            rest: Vec::new(),
-        };
-        client.rare().waiting = Some(waiting);
-    }
-
-    // ---- time ----
-
-    /// A timer of here is due.
-    pub(super) fn timer(&mut self, ctx: &mut Context<'_, Place>, world: &mut World<'_>) {
-        let Some(dues) = &mut self.dues else { return };
-        dues.disarm();
-        let now = dues.tick(ctx.now());
-        while let Some(key) = self.dues.as_mut().and_then(|dues| dues.next(now)) {
-            let key = ClientKey(key);
-            self.all[key.0 as usize].due = 0;
-            self.look_at(ctx, world, key);
-            let is_there = self.all.get(key.0 as usize);
-            if is_there.is_some_and(|client| client.stage != Stage::Over) {
-                self.look_again(ctx, world.rules, key);
-            }
-        }
-        self.arm(ctx);
-    }
-
-    fn arm(&mut self, ctx: &mut Context<'_, Place>) {
-        let now = ctx.now();
-        if let Some(after) = self.dues.as_mut().and_then(|dues| dues.arm(now)) {
-            ctx.set_timer(after, super::CLIENT_TIMER);
-        }
-    }
-
-    /// Something about a client may be due.
-    fn look_at(&mut self, ctx: &mut Context<'_, Place>, world: &mut World<'_>, key: ClientKey) {
-        let Some(now) = self.dues.as_ref().map(|dues| dues.tick(ctx.now())) else {
-            return;
-        };
-        let options = &world.rules.client;
-        let client = &mut self.all[key.0 as usize];
-        if client.stage == Stage::Over {
-            // It was refused, and has not left.
-            return self.disconnect(ctx, key, &codes::STALE);
-        }
-        if client.stage == Stage::Fresh {
-            if now >= client.since + ticks(options.stale_close_delay) {
-                self.disconnect(ctx, key, &codes::STALE);
-            }
-            return;
-        }
-        if client.ping_at != 0 && now >= client.ping_at {
-            if client.is_pinged && client.is_waiting() {
-                // So may its pong.
-                client.ping_at = now + ticks(options.pong_timeout);
-            } else if client.is_pinged {
-                return self.disconnect(ctx, key, &codes::NO_PONG);
-            } else {
-                self.ping(ctx, world.rules, key, now);
-            }
-        }
-        self.look_at_expiry(ctx, world, key);
-    }
-
-    fn ping(
-        &mut self,
-        ctx: &mut Context<'_, Place>,
-        rules: &Rules,
-        key: ClientKey,
-        now: dues::Tick,
-    ) {
-        let options = &rules.client;
-        let client = &mut self.all[key.0 as usize];
-        match client.transport {
-            Transport::UniSse => ctx.write_to(client.id, b"data: {}\n\n"),
-            Transport::UniWebSocket | Transport::WebSocket => {
-                ctx.send_to(client.id, Message::text("{}"))
-            }
-        };
-        client.is_pinged = client.transport == Transport::WebSocket;
-        client.ping_at = now
-            + if client.is_pinged {
-                ticks(options.pong_timeout)
-            } else {
-                ticks(options.ping_interval)
-            };
-    }
-
-    /// Notes when to look at a client next.
-    fn look_again(&mut self, ctx: &mut Context<'_, Place>, rules: &Rules, key: ClientKey) {
-        let now = ctx.now();
-        let Some(dues) = &mut self.dues else { return };
-        let tick = dues.tick(now);
-        let client = &mut self.all[key.0 as usize];
-        let due = match client.stage {
-            Stage::Over => 0,
-            Stage::Fresh => client.since + ticks(rules.client.stale_close_delay),
-            Stage::Connected => {
-                let expiry = connect::expiry(client, rules, tick);
-                let ping = Some(client.ping_at).filter(|&at| at != 0);
-                expiry.into_iter().chain(ping).min().unwrap_or(0)
-            }
-        };
-        let due = if due == 0 { 0 } else { due.max(tick + 1) };
-        dues.set(key.0, client.due, due);
-        client.due = due;
-        self.arm(ctx);
-    }
-
     // ---- what the engine tells ----
 
     /// Messages did not go out: who counts on having all must come again.
@@ -736,12 +542,7 @@ impl Clients {
     }
 
     /// Somebody has come to a channel or left it.
-    pub(super) fn presence(
-        &mut self,
-        ctx: &mut Context<'_, Place>,
-        rules: &Rules,
-        event: &PresenceEvent,
-    ) {
+    pub(super) fn presence(ctx: &mut Context<'_, Place>, rules: &Rules, event: &PresenceEvent) {
         if !rules.options_of(&event.topic).join_leave {
             return;
         }
@@ -770,15 +571,6 @@ impl Clients {
     /// How many users they are.
     pub(super) fn user_count(&self) -> usize {
         self.users.count()
-    }
-}
-
-impl Client {
-    /// What the client says goes on waiting.
-    fn keep_waiting(&mut self, rest: &[u8]) {
-        if let Some(waiting) = &mut self.rare().waiting {
-            waiting.rest.extend_from_slice(rest);
-        }
     }
 }
 
@@ -811,60 +603,4 @@ pub(super) fn client_info(info: &[u8], id: ConnectionId) -> String {
         .always_text("user", "")
         .json("conn_info", &info)
         .end()
-}
-
-/// What the query of a request asks for.
-#[derive(Default)]
-struct Query {
-    is_protobuf: bool,
-    has_frame_pings: bool,
-    connect: Option<Vec<u8>>,
-}
-
-impl Query {
-    fn of(request: &Request<'_>) -> Self {
-        let mut asked = Self::default();
-        let query = request.query().unwrap_or_default();
-        for pair in query.split(|&byte| byte == b'&') {
-            let mut parts = pair.splitn(2, |&byte| byte == b'=');
-            let name = parts.next().unwrap_or_default();
-            let value = parts.next().unwrap_or_default();
-            match name {
-                b"format" | b"cf_protocol" => asked.is_protobuf |= value == b"protobuf",
-                b"cf_ws_frame_ping_pong" => asked.has_frame_pings |= value == b"true",
-                b"cf_connect" => {
-                    let spaced: Vec<u8> = value
-                        .iter()
-                        .map(|&byte| if byte == b'+' { b' ' } else { byte })
-                        .collect();
-                    // What cannot be decoded is no JSON either.
-                    let decoded = super::route::percent_decode(&spaced);
-                    asked.connect = Some(decoded.unwrap_or_default().into_owned());
-                }
-                _ => {}
-            }
-        }
-        asked
-    }
-
-    fn connect_request(&self) -> Result<Option<command::Connect>, Response> {
-        let Some(json) = &self.connect else {
-            return Ok(None);
-        };
-        let connect = command::connect_request(json).map_err(|_| bad_request())?;
-        Ok(Some(connect))
-    }
-}
-
-fn bad_request() -> Response {
-    Response::new(400).text("The connect request is no JSON object of the protocol.\n")
-}
-
-/// The fields of a request that the hooks want.
-fn headers(hooks: &dyn Hooks, request: &Request<'_>) -> Box<[(Box<str>, Box<str>)]> {
-    let wanted = hooks.headers().iter().filter_map(|name| {
-        let value = str::from_utf8(request.header(name)?).ok()?;
-        Some((name.as_str().into(), value.into()))
-    });
-    wanted.collect()
 }

@@ -13,7 +13,7 @@ use super::codes::{self, ErrorReply};
 use super::command::{Method, Since, SubRefresh, Subscribe};
 use super::connect::{is_unknown, lifetime};
 use super::state::{ClientKey, Effective, Sub};
-use super::{Clients, Failure, World, publication_json, unix_now};
+use super::{Clients, Failure, World, publication_json, push, unix_now};
 use crate::broadcast::auth::TokenError;
 use crate::broadcast::channel::{ChannelOptions, Name, Permission};
 use crate::broadcast::hooks::{Answer, Ask, SubscribeRequest, Subscribed};
@@ -69,6 +69,7 @@ struct Past {
     was_recovering: bool,
     /// The position that it had.
     offset: u64,
+    is_recoverable: bool,
 }
 
 impl Clients {
@@ -81,70 +82,83 @@ impl Clients {
         id: u32,
         subscribe: Box<Subscribe>,
     ) -> Result<Option<()>, Failure> {
+        self.judge(world.rules, key, &subscribe)?;
+        let answer = self.permit(ctx, world, key, &subscribe)?;
+        let grant = match answer {
+            Answer::Now(grant) => grant.map_err(Failure::from)?,
+            Answer::Later => {
+                self.wait(key, id, Method::Subscribe(subscribe));
+                return Ok(None);
+            }
+            Answer::Usual => {
+                let user = &self.all[key.0 as usize].user;
+                if !is_permitted(world.rules, user, &subscribe.channel) {
+                    return Err(codes::PERMISSION_DENIED.into());
+                }
+                Subscribed::default()
+            }
+        };
+        self.subscribe_with(ctx, world, key, id, &subscribe, &grant)
+            .map(Some)
+    }
+
+    /// Whether a client can subscribe at all.
+    fn judge(&self, rules: &Rules, key: ClientKey, subscribe: &Subscribe) -> Result<(), Failure> {
         let channel = &*subscribe.channel;
+        let client = &self.all[key.0 as usize];
         if channel.is_empty() {
             return Err(codes::BAD_COMMAND.into());
         }
         if subscribe.kind != 0 {
             return Err(codes::NOT_AVAILABLE.into());
         }
-        let client = &self.all[key.0 as usize];
-        if channel.len() > world.rules.client.channel_max_length {
+        if channel.len() > rules.client.channel_max_length {
             return Err(codes::BAD_REQUEST.into());
         }
         if client.sub(channel).is_some() {
             return Err(codes::ALREADY_SUBSCRIBED.into());
         }
-        if client.subs.len() >= world.rules.client.channel_limit {
+        if client.subs.len() >= rules.client.channel_limit {
             return Err(codes::LIMIT_EXCEEDED.into());
         }
-        judge_name(world.rules, channel)?;
+        judge_name(rules, channel)?;
         if !matches!(&*subscribe.tf, "" | "null") {
             return Err(codes::BAD_REQUEST.into());
         }
+        Ok(())
+    }
+
+    /// What a token or a hook says of a subscription; what is usual if neither says anything.
+    fn permit(
+        &mut self,
+        ctx: &Context<'_, Place>,
+        world: &mut World<'_>,
+        key: ClientKey,
+        subscribe: &Subscribe,
+    ) -> Result<Answer<Subscribed>, Failure> {
+        let channel = &*subscribe.channel;
         let name = Name::of(channel);
         let options = world.rules.options_of(channel);
         if !subscribe.token.is_empty() {
             let grant = self.by_token(world, key, channel, &subscribe.token)?;
-            return self
-                .subscribe_with(ctx, world, key, id, &subscribe, &grant)
-                .map(Some);
-        }
-        let is_insecure = world.rules.client.insecure;
-        if name.is_private && !is_insecure {
-            return Err(codes::PERMISSION_DENIED.into());
+            return Ok(Answer::Now(Ok(grant)));
         }
         let is_limited = options.allow_user_limited_channels && name.users.is_some();
-        if !is_limited && (options.subscribe_proxy_enabled || !world.rules.asks_by_namespace) {
-            let (ticket, answers) = self.ask(ctx, key);
-            let client = &self.all[key.0 as usize];
-            let uuid = client.uuid.text();
-            let request = SubscribeRequest {
-                client: client.view(&uuid),
-                channel,
-                token: "",
-                data: &subscribe.data,
-            };
-            match world.hooks.subscribe(&request, Ask::new(ticket, answers)) {
-                Answer::Usual => {}
-                Answer::Now(result) => {
-                    let grant = result.map_err(Failure::from)?;
-                    return self
-                        .subscribe_with(ctx, world, key, id, &subscribe, &grant)
-                        .map(Some);
-                }
-                Answer::Later => {
-                    self.wait(key, id, Method::Subscribe(subscribe));
-                    return Ok(None);
-                }
-            }
+        let is_asked = options.subscribe_proxy_enabled || !world.rules.asks_by_namespace;
+        if name.is_private || is_limited || !is_asked {
+            return Ok(Answer::Usual);
         }
-        if !is_permitted(world.rules, &self.all[key.0 as usize].user, channel) {
-            return Err(codes::PERMISSION_DENIED.into());
-        }
-        let grant = Subscribed::default();
-        self.subscribe_with(ctx, world, key, id, &subscribe, &grant)
-            .map(Some)
+        let (ticket, answers) = self.ask(ctx, key);
+        let client = &self.all[key.0 as usize];
+        let uuid = client.uuid.text();
+        let request = SubscribeRequest {
+            client: client.view(&uuid),
+            channel,
+            token: "",
+            data: &subscribe.data,
+        };
+        let ask = Ask::new(ticket, answers);
+        Ok(world.hooks.subscribe(&request, ask))
     }
 
     /// What a token says of a channel.
@@ -205,6 +219,42 @@ impl Clients {
         grant: &Subscribed,
         request: &Request,
     ) -> Result<String, Failure> {
+        let past = self.take_seat(ctx, rules, key, channel, grant, request)?;
+        Ok(describe(channel, grant, &past))
+    }
+
+    /// Subscribes a client that did not ask; answers the insides of the pushes that tell it, in their
+    /// order. What it missed comes behind the subscription: no client looks for it within.
+    pub(super) fn bring(
+        &mut self,
+        ctx: &mut Context<'_, Place>,
+        rules: &Rules,
+        key: ClientKey,
+        channel: &str,
+        grant: &Subscribed,
+        since: Option<Since>,
+    ) -> Result<Vec<String>, Failure> {
+        let request = Request::server_side(since);
+        let mut past = self.take_seat(ctx, rules, key, channel, grant, &request)?;
+        let missed = past.recovered.as_mut().map(std::mem::take);
+        let subscribe = push::about(channel, "subscribe", &describe(channel, grant, &past));
+        let missed = missed.into_iter().flatten().map(|publication| {
+            let mut json = Vec::new();
+            publication_json(&publication.view(channel), &mut json);
+            push::about(channel, "pub", &String::from_utf8_lossy(&json))
+        });
+        Ok(std::iter::once(subscribe).chain(missed).collect())
+    }
+
+    fn take_seat(
+        &mut self,
+        ctx: &mut Context<'_, Place>,
+        rules: &Rules,
+        key: ClientKey,
+        channel: &str,
+        grant: &Subscribed,
+        request: &Request,
+    ) -> Result<Past, Failure> {
         let options = rules.options_of(channel);
         let effective = Effective::of(options, grant.overrides);
         let client = &self.all[key.0 as usize];
@@ -260,7 +310,10 @@ impl Clients {
             is_granted: false,
         });
         self.fresh.push(channel.into());
-        Ok(describe(channel, grant, &past, is_recoverable))
+        Ok(Past {
+            is_recoverable,
+            ..past
+        })
     }
 
     /// A client does not hear a channel any more.
@@ -270,7 +323,17 @@ impl Clients {
             return;
         };
         client.subs.swap_remove(index);
-        let id = client.id;
+        self.leave_channel(ctx, key, channel);
+    }
+
+    /// The engine does not serve it to a client any more.
+    pub(super) fn leave_channel(
+        &self,
+        ctx: &mut Context<'_, Place>,
+        key: ClientKey,
+        channel: &str,
+    ) {
+        let id = self.all[key.0 as usize].id;
         // Its own leave is nothing that it is told.
         ctx.unsubscribe_connection(id, &beside(channel));
         ctx.unsubscribe_connection(id, channel);
@@ -426,11 +489,12 @@ fn past(
         recovered: recovery.publications.filter(fits),
         was_recovering: true,
         offset: since.offset,
+        ..Past::default()
     }
 }
 
 /// The result of a subscribe command.
-fn describe(channel: &str, grant: &Subscribed, past: &Past, is_recoverable: bool) -> String {
+fn describe(channel: &str, grant: &Subscribed, past: &Past) -> String {
     let mut publications = Vec::new();
     for (index, publication) in past.recovered.iter().flatten().enumerate() {
         publications.push(if index == 0 { b'[' } else { b',' });
@@ -447,7 +511,7 @@ fn describe(channel: &str, grant: &Subscribed, past: &Past, is_recoverable: bool
         (None, position) => position.map_or(0, |position| position.offset),
     };
     lifetime(grant.expire_at)
-        .flag("recoverable", is_recoverable)
+        .flag("recoverable", past.is_recoverable)
         .text("epoch", epoch.as_ref().map_or("", |epoch| epoch.as_str()))
         .json("publications", &publications)
         .flag("recovered", past.recovered.is_some())

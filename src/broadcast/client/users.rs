@@ -7,7 +7,6 @@ use stentor::Context;
 
 use super::codes::{self, Disconnect, ErrorReply};
 use super::state::{Client, ClientKey, Stage};
-use super::subscribe::Request;
 use super::{Clients, Failure, command, push};
 use crate::broadcast::hooks::Subscribed;
 use crate::broadcast::{Place, Rules};
@@ -28,7 +27,7 @@ impl Users {
 }
 
 /// Some connections of a user; what is empty does not narrow it.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::broadcast) struct Selection<'a> {
     pub(in crate::broadcast) user: &'a str,
     pub(in crate::broadcast) client: &'a str,
@@ -116,11 +115,11 @@ impl Clients {
                 offset,
                 epoch: epoch.into(),
             });
-            let request = Request::server_side(since);
-            match self.enter(ctx, rules, key, channel, grant, &request) {
-                Ok(result) => {
-                    let inside = push::about(channel, "subscribe", &result);
-                    self.push(ctx, key, &inside);
+            match self.bring(ctx, rules, key, channel, grant, since) {
+                Ok(pushes) => {
+                    for inside in &pushes {
+                        self.push(ctx, key, inside);
+                    }
                     self.fresh.clear();
                     self.look_again(ctx, rules, key);
                 }
@@ -181,7 +180,7 @@ impl Clients {
         expired: bool,
         expire_at: Option<u64>,
         info: Option<&str>,
-    ) -> Result<(), ErrorReply> {
+    ) {
         for key in self.select(selection) {
             if expired {
                 self.disconnect(ctx, key, &codes::CONNECTION_EXPIRED);
@@ -201,6 +200,5 @@ impl Clients {
                 self.look_again(ctx, rules, key);
             }
         }
-        Ok(())
     }
 }

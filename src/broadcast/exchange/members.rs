@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use stentor::{Context, Member};
 
 use super::super::Place;
+use super::super::client::one_line;
 use super::super::raw::line;
 
 /// The members by their id.
@@ -50,11 +51,13 @@ fn info(member: &Member, is_raw: bool) -> Cow<'_, str> {
         return said;
     }
     let conn_info = Some(said).filter(|said| !said.is_empty());
-    Cow::Owned(line(&Stranger {
+    let info = line(&Stranger {
         client: member.id.to_string(),
         user: "",
         conn_info: conn_info.as_deref().map(Said::of),
-    }))
+    });
+    // What it said may have several, and a reply is one.
+    Cow::Owned(one_line(&info))
 }
 
 /// What the protocol says of a client, as far as it matters here.
@@ -118,12 +121,12 @@ mod tests {
     fn a_subscriber_without_a_protocol_is_an_anonymous_client() {
         assert_eq!(stranger(""), r#"{"client":"7.3","user":""}"#);
         assert_eq!(
-            stranger("{\"a\": 12345678901234567890}"),
+            stranger("{\"a\":\r\n 12345678901234567890}"),
             r#"{"client":"7.3","user":"","conn_info":{"a": 12345678901234567890}}"#
         );
         assert_eq!(
-            stranger("Ann \"A\""),
-            r#"{"client":"7.3","user":"","conn_info":"Ann \"A\""}"#
+            stranger("Ann\n\"A\""),
+            r#"{"client":"7.3","user":"","conn_info":"Ann\n\"A\""}"#
         );
     }
 

@@ -105,6 +105,9 @@ fn a_name_that_no_channel_can_have_is_refused() {
 
 #[test]
 fn data_is_what_the_channel_wants() {
+    use DataFormat::{Any, Binary, Json, JsonObject};
+    use stentor::MessageKind::{self, Text};
+    const BYTES: Option<MessageKind> = Some(MessageKind::Binary);
     let kind = |data: &'static [u8], is_binary, format| {
         let draft = Draft {
             data,
@@ -115,9 +118,6 @@ fn data_is_what_the_channel_wants() {
         assert_eq!(message.payload(), data);
         Some(message.kind())
     };
-    use DataFormat::{Any, Binary, Json, JsonObject};
-    use stentor::MessageKind::{self, Text};
-    const BYTES: Option<MessageKind> = Some(MessageKind::Binary);
     for (data, is_binary, expected) in [
         // Any, Json, JsonObject, Binary
         (&b""[..], false, [None, None, None, BYTES]),
@@ -228,9 +228,9 @@ fn an_older_version_is_not_published() {
         let mut exchange = Exchange::default();
         let mut publish = |version, version_epoch, idempotency_key| {
             let draft = Draft {
+                idempotency_key,
                 version,
                 version_epoch,
-                idempotency_key,
                 ..draft("kept:a", "1")
             };
             offset(exchange.publish(ctx, rules, &draft))

@@ -104,15 +104,16 @@ struct Present<'a> {
     total: Option<usize>,
 }
 
+/// Somebody who is there.
 #[derive(Serialize)]
-struct Listed<'a> {
+pub(in crate::broadcast) struct Listed<'a> {
     #[serde(flatten)]
     someone: Someone<'a>,
     since: u64,
 }
 
 impl<'a> Listed<'a> {
-    fn of(member: &'a Member) -> Self {
+    pub(in crate::broadcast) fn of(member: &'a Member) -> Self {
         let since = member.since.duration_since(SystemTime::UNIX_EPOCH);
         Self {
             someone: Someone {

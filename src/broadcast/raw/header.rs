@@ -43,7 +43,7 @@ pub(super) fn subscribed(
 }
 
 /// So many messages did not go out, because the connection was too slow for them.
-pub(super) fn lost(count: u64) -> String {
+pub(in crate::broadcast) fn lost(count: u64) -> String {
     line(&Lost { lost: count })
 }
 

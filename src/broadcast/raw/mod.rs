@@ -24,10 +24,11 @@ use stentor::{
 };
 
 use self::company::Company;
-pub(super) use self::company::own_topics;
-pub(super) use self::header::line;
+pub(super) use self::company::{Listed, own_topics};
+pub(super) use self::header::{line, lost};
 use self::past::Past;
-pub use self::seat::SeatId;
+pub(super) use self::seat::SeatId;
+pub(super) use self::seat::WITH_TOPIC;
 use self::seat::{Hearing, Seat, Seats, Speaking};
 use self::wish::Wish;
 use super::{Place, Rules, client, uncached, with};

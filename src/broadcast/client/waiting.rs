@@ -1,0 +1,121 @@
+//! Questions to hooks, and their answers: at once, or later from other threads.
+
+use std::sync::mpsc;
+
+use stentor::Context;
+
+use super::command::{Command, Method};
+use super::state::{Client, ClientKey, Waiting};
+use super::{Clients, Failure, Flow, World, codes};
+use crate::broadcast::Place;
+use crate::broadcast::hooks::{Answers, Outcomes, Ticket};
+
+impl Clients {
+    /// The ticket of the next question about a client, and where the answer goes.
+    pub(super) fn ask(&mut self, ctx: &Context<'_, Place>, key: ClientKey) -> (Ticket, Answers) {
+        let client = &mut self.all[key.0 as usize];
+        client.asked = client.asked.wrapping_add(1);
+        let ticket = Ticket {
+            id: client.id,
+            number: client.asked,
+        };
+        let answers = self.answers.get_or_insert_with(|| {
+            let (sender, inbox) = mpsc::channel();
+            self.inbox = Some(inbox);
+            let waker = ctx.waker();
+            Answers { sender, waker }
+        });
+        (ticket, answers.clone())
+    }
+
+    /// Other threads have answered.
+    pub(in crate::broadcast) fn wake(
+        &mut self,
+        ctx: &mut Context<'_, Place>,
+        world: &mut World<'_>,
+    ) {
+        let Some(inbox) = &self.inbox else { return };
+        let outcomes: Vec<_> = inbox.try_iter().collect();
+        for (ticket, outcome) in outcomes {
+            let Some(Place::Client(key)) = ctx.state_of(ticket.id).map(|place| *place) else {
+                continue; // It has gone meanwhile.
+            };
+            self.hear(ctx, world, key, ticket.number, outcome);
+        }
+    }
+
+    /// A hook has answered about a client.
+    pub(super) fn hear(
+        &mut self,
+        ctx: &mut Context<'_, Place>,
+        world: &mut World<'_>,
+        key: ClientKey,
+        number: u32,
+        outcome: Outcomes,
+    ) {
+        let Some(rare) = &mut self.all[key.0 as usize].rare else {
+            return;
+        };
+        // One answer is enough for each question.
+        if let Outcomes::Refresh(refreshed) = outcome {
+            if rare.refreshing.take_if(|asked| *asked == number).is_some() {
+                self.refreshed(ctx, world.rules, key, refreshed);
+            }
+            return;
+        }
+        let answered = rare.waiting.take_if(|waiting| waiting.number == number);
+        let Some(Waiting { command, rest, .. }) = answered else {
+            return;
+        };
+        let id = command.id;
+        let done = match (command.method, outcome) {
+            (Method::Connect(connect), Outcomes::Connect(result)) => {
+                self.all[key.0 as usize].is_hooked = true;
+                let flow = self.connect_with(ctx, world, key, id, &connect, result);
+                self.flush(ctx, key);
+                if flow == Flow::Next && !rest.trim_ascii().is_empty() {
+                    self.commands(ctx, world, key, &rest);
+                }
+                return;
+            }
+            (Method::Subscribe(subscribe), Outcomes::Subscribe(result)) => result
+                .map_err(Failure::from)
+                .and_then(|grant| self.subscribe_with(ctx, world, key, id, &subscribe, &grant)),
+            (Method::Publish(publish), Outcomes::Publish(result)) => result
+                .map_err(Failure::from)
+                .and_then(|how| self.publish_with(ctx, world, key, id, &publish, &how)),
+            (Method::Rpc(_), Outcomes::Rpc(result)) => result
+                .map_err(Failure::from)
+                .map(|returned| self.returned(id, &returned)),
+            _ => Err(codes::INTERNAL.into()),
+        };
+        let flow = match done {
+            Ok(()) => Flow::Next,
+            Err(failure) => self.fail(ctx, key, id, failure),
+        };
+        self.flush(ctx, key);
+        if flow == Flow::Next && !rest.trim_ascii().is_empty() {
+            self.commands(ctx, world, key, &rest);
+        }
+    }
+
+    /// The command waits for an answer.
+    pub(super) fn wait(&mut self, key: ClientKey, id: u32, method: Method) {
+        let client = &mut self.all[key.0 as usize];
+        let waiting = Waiting {
+            number: client.asked,
+            command: Command { id, method },
+            rest: Vec::new(),
+        };
+        client.rare().waiting = Some(waiting);
+    }
+}
+
+impl Client {
+    /// What the client says goes on waiting.
+    pub(super) fn keep_waiting(&mut self, rest: &[u8]) {
+        if let Some(waiting) = &mut self.rare().waiting {
+            waiting.rest.extend_from_slice(rest);
+        }
+    }
+}
