@@ -89,7 +89,7 @@ fn every_truncation_of_a_command_ends_the_connection_by_its_code() {
 }
 
 #[test]
-fn cat_170_depth_bombs_are_data_or_nothing() {
+fn depth_bombs_are_data_or_nothing() {
     let mut stage = Stage::new();
     let bomb = |open: &str, close: &str, depth: usize| open.repeat(depth) + &close.repeat(depth);
     for data in [
@@ -147,9 +147,8 @@ fn huge_numbers_names_twice_and_bytes_that_are_no_text_have_their_codes() {
     stage.check();
 }
 
-#[test]
-fn anything_in_any_order_is_answered_or_ends_by_a_code_of_the_protocol() {
-    let stage = std::cell::RefCell::new(Stage::new());
+/// Commands of all kinds, with fields and values that may be theirs.
+fn commands() -> impl Strategy<Value = Vec<String>> {
     let channel =
         prop::sample::select(vec!["a", "h:a", "p:a", "x:a", "", "$a", "@a", "a.*", "n#1"]);
     let value = prop_oneof![
@@ -194,10 +193,32 @@ fn anything_in_any_order_is_answered_or_ends_by_a_code_of_the_protocol() {
             }
             json!({"id": id + 1, method: request}).to_string()
         });
-    let commands = prop::collection::vec(
+    prop::collection::vec(
         prop_oneof![9 => command, 1 => prop::sample::select(COMMANDS.to_vec()).prop_map(str::to_owned)],
         1..12,
-    );
+    )
+}
+
+/// One message in several fragments.
+fn in_fragments(bytes: &[u8], pieces: &[prop::sample::Index]) -> Vec<u8> {
+    let mut cuts: Vec<_> = pieces
+        .iter()
+        .map(|piece| piece.index(bytes.len()))
+        .collect();
+    cuts.extend([0, bytes.len()]);
+    cuts.sort_unstable();
+    let mut frames = Vec::new();
+    for (number, cut) in cuts.windows(2).enumerate() {
+        let first = if number == 0 { TEXT } else { CONTINUATION };
+        let fin = if number + 2 == cuts.len() { 0 } else { FIN };
+        frames.extend(masked(first & !fin, &bytes[cut[0]..cut[1]]));
+    }
+    frames
+}
+
+#[test]
+fn anything_in_any_order_is_answered_or_ends_by_a_code_of_the_protocol() {
+    let stage = std::cell::RefCell::new(Stage::new());
     let noise = prop::option::weighted(0.2, (any::<prop::sample::Index>(), any::<u8>()));
     let pieces = prop::collection::vec(any::<prop::sample::Index>(), 0..3);
     let run = |(commands, noise, pieces): (
@@ -210,19 +231,7 @@ fn anything_in_any_order_is_answered_or_ends_by_a_code_of_the_protocol() {
             let index = index.index(bytes.len());
             bytes[index] = byte;
         }
-        // One message in several fragments.
-        let mut cuts: Vec<_> = pieces
-            .iter()
-            .map(|piece| piece.index(bytes.len()))
-            .collect();
-        cuts.extend([0, bytes.len()]);
-        cuts.sort_unstable();
-        let mut frames = Vec::new();
-        for (number, cut) in cuts.windows(2).enumerate() {
-            let first = if number == 0 { TEXT } else { CONTINUATION };
-            let fin = if number + 2 == cuts.len() { 0 } else { FIN };
-            frames.extend(masked(first & !fin, &bytes[cut[0]..cut[1]]));
-        }
+        let frames = in_fragments(&bytes, &pieces);
         let (lines, how) = stage.borrow().hear_after(&frames);
         prop_assert!(how.is_none_or(is_fair), "{how:?}");
         let replies = lines.iter().filter(|line| line["id"].is_u64()).count();
@@ -242,7 +251,7 @@ fn anything_in_any_order_is_answered_or_ends_by_a_code_of_the_protocol() {
         ..Config::default()
     };
     TestRunner::new(config)
-        .run(&(commands, noise, pieces), run)
+        .run(&(commands(), noise, pieces), run)
         .unwrap();
     stage.into_inner().check();
 }

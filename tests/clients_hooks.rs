@@ -227,6 +227,7 @@ fn refusal(server: &Served, token: &str) -> (Vec<Value>, End) {
     peer.hear_all()
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "that is what is answered")]
 fn returned(data: &str) -> Result<Returned, Refusal> {
     let data = data.into();
     Ok(Returned { data })
