@@ -326,10 +326,7 @@ impl Clients {
     fn ask_refresh(&mut self, ctx: &mut Context<'_, Place>, world: &mut World<'_>, key: ClientKey) {
         // Until the answer comes, and if none does.
         self.all[key.0 as usize].expire_at = unix_now() + REPRIEVE;
-        if self.all[key.0 as usize].is_waiting() {
-            return; // One question at a time.
-        }
-        let (ticket, answers) = self.ask(ctx, key);
+        let (ticket, answers) = self.ask_to_stay(ctx, key);
         let client = &self.all[key.0 as usize];
         let uuid = client.uuid.text();
         let request = RefreshRequest {

@@ -280,6 +280,7 @@ impl Clients {
             rare: None,
         };
         let has_request = pending.request.is_some();
+            asked_refresh: 0,
         if has_request || !pending.headers.is_empty() {
             client.rare = Some(Box::new(Rare {
                 headers: pending.headers,

@@ -11,21 +11,34 @@ use crate::broadcast::Place;
 use crate::broadcast::hooks::{Answers, Outcomes, Ticket};
 
 impl Clients {
-    /// The ticket of the next question about a client, and where the answer goes.
+    /// The ticket of the next question about a command of a client, and where the answer goes.
     pub(super) fn ask(&mut self, ctx: &Context<'_, Place>, key: ClientKey) -> (Ticket, Answers) {
         let client = &mut self.all[key.0 as usize];
         client.asked = client.asked.wrapping_add(1);
-        let ticket = Ticket {
-            id: client.id,
-            number: client.asked,
-        };
+        let (id, number) = (client.id, client.asked);
+        (Ticket { id, number }, self.answers(ctx))
+    }
+
+    /// The same for the question whether a client may stay.
+    pub(super) fn ask_to_stay(
+        &mut self,
+        ctx: &Context<'_, Place>,
+        key: ClientKey,
+    ) -> (Ticket, Answers) {
+        let client = &mut self.all[key.0 as usize];
+        client.asked_refresh = client.asked_refresh.wrapping_add(1);
+        let (id, number) = (client.id, client.asked_refresh);
+        (Ticket { id, number }, self.answers(ctx))
+    }
+
+    fn answers(&mut self, ctx: &Context<'_, Place>) -> Answers {
         let answers = self.answers.get_or_insert_with(|| {
             let (sender, inbox) = mpsc::channel();
             self.inbox = Some(inbox);
             let waker = ctx.waker();
             Answers { sender, waker }
         });
-        (ticket, answers.clone())
+        answers.clone()
     }
 
     /// Other threads have answered.
@@ -41,10 +54,14 @@ impl Clients {
                 continue; // It has gone meanwhile.
             };
             let client = &mut self.all[key.0 as usize];
-            if client.asked != ticket.number || client.stage == Stage::Over {
+            let last = match outcome {
+                Outcomes::Refresh(_) => &mut client.asked_refresh,
+                _ => &mut client.asked,
+            };
+            if *last != ticket.number || client.stage == Stage::Over {
                 continue;
             }
-            client.asked = client.asked.wrapping_add(1); // One answer is enough.
+            *last = last.wrapping_add(1); // One answer is enough.
             self.hear(ctx, world, key, outcome);
         }
     }
