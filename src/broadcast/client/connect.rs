@@ -298,7 +298,9 @@ impl Clients {
         let now = unix_now();
         let options = &world.rules.client;
         let client = &self.all[key.0 as usize];
-        let over = |at: u64, grace: std::time::Duration| at != 0 && now >= at + grace.as_secs();
+        let over = |at: u64, grace: std::time::Duration| {
+            at != 0 && now >= at.saturating_add(grace.as_secs())
+        };
         if client.is_hooked && over(client.expire_at, std::time::Duration::ZERO) {
             return self.ask_refresh(ctx, world, key);
         }
@@ -449,10 +451,11 @@ pub(super) fn expiry(client: &Client, rules: &Rules, tick: Tick) -> Option<Tick>
     };
     let own = Some(client.expire_at)
         .filter(|&at| at != 0)
-        .map(|at| at + grace.as_secs());
+        .map(|at| at.saturating_add(grace.as_secs()));
     let sub_grace = options.expired_sub_close_delay.as_secs();
     let subs = client.subs.iter().filter(|sub| sub.expire_at != 0);
-    let first = subs.map(|sub| sub.expire_at + sub_grace).chain(own).min()?;
+    let first = subs.map(|sub| sub.expire_at.saturating_add(sub_grace));
+    let first = first.chain(own).min()?;
     let left = first.saturating_sub(unix_now()).min(MOST_TTL);
     Some(tick + ticks(std::time::Duration::from_secs(left)).max(1))
 }
