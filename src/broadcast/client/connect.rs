@@ -1,5 +1,7 @@
 //! Who a client is, and for how long.
 
+use std::collections::BTreeSet;
+
 use stentor::Context;
 
 use super::codes;
@@ -391,7 +393,8 @@ fn by_token(world: &World<'_>, connect: &Connect) -> Result<Connected, Failure> 
     }
 }
 
-fn names_of(connected: &Connected) -> Vec<&str> {
+/// The channels that a token names, each once.
+fn names_of(connected: &Connected) -> BTreeSet<&str> {
     let subs = connected.subs.iter().map(|(channel, _)| channel.as_str());
     subs.chain(connected.channels.iter().map(String::as_str))
         .collect()
@@ -474,4 +477,21 @@ pub(super) fn lifetime(expire_at: u64) -> Object {
 pub(super) fn is_unknown(rules: &Rules, channel: &str) -> bool {
     let id = rules.channels.id_of(channel);
     Name::of(channel).namespace.is_some() && id == stentor::topic::NamespaceId::DEFAULT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Or a refresh would find fewer subscriptions than names, and end the connection each time.
+    #[test]
+    fn channel_that_a_token_names_twice_is_one() {
+        let channels = ["a".into(), "b".into(), "a".into()];
+        let connected = Connected {
+            channels: channels.into(),
+            subs: vec![("b".into(), Subscribed::default())],
+            ..Connected::default()
+        };
+        assert!(names_of(&connected).into_iter().eq(["a", "b"]));
+    }
 }
