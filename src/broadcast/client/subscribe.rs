@@ -136,15 +136,11 @@ impl Clients {
         subscribe: &Subscribe,
     ) -> Result<Answer<Subscribed>, Failure> {
         let channel = &*subscribe.channel;
-        let name = Name::of(channel);
-        let options = world.rules.options_of(channel);
         if !subscribe.token.is_empty() {
             let grant = self.by_token(world, key, channel, &subscribe.token)?;
             return Ok(Answer::Now(Ok(grant)));
         }
-        let is_limited = options.allow_user_limited_channels && name.users.is_some();
-        let is_asked = options.subscribe_proxy_enabled || !world.rules.asks_by_namespace;
-        if name.is_private || is_limited || !is_asked {
+        if !asks_hook(world.rules, channel) {
             return Ok(Answer::Usual);
         }
         let (ticket, answers) = self.ask(ctx, key);
@@ -355,6 +351,15 @@ pub(super) fn judge_name(rules: &Rules, channel: &str) -> Result<(), ErrorReply>
     } else {
         Err(codes::BAD_REQUEST)
     }
+}
+
+/// Whether a hook has a say in who hears a channel: not where its name says who does.
+pub(super) fn asks_hook(rules: &Rules, channel: &str) -> bool {
+    let name = Name::of(channel);
+    let options = rules.options_of(channel);
+    let is_limited = options.allow_user_limited_channels && name.users.is_some();
+    let is_asked = options.subscribe_proxy_enabled || !rules.asks_by_namespace;
+    is_asked && !name.is_private && !is_limited
 }
 
 /// Whether a user may hear a channel without a token.
