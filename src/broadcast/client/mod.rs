@@ -53,6 +53,9 @@ use super::{Place, Rules};
 /// What clients may say while a hook thinks: as much as one message.
 const MOST_WAITING: usize = 64 << 10;
 
+/// Replies that leave before the message at hand is done: little commands have large ones.
+const MOST_REPLIES: usize = 64 << 10;
+
 /// How long a client that was refused has to leave.
 const LEAVE: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -277,10 +280,10 @@ impl Clients {
             since,
             expire_at: 0,
             asked: 0,
+            asked_refresh: 0,
             rare: None,
         };
         let has_request = pending.request.is_some();
-            asked_refresh: 0,
         if has_request || !pending.headers.is_empty() {
             client.rare = Some(Box::new(Rare {
                 headers: pending.headers,
@@ -379,6 +382,9 @@ impl Clients {
                 Flow::Next => {}
                 Flow::Wait => {
                     self.all[key.0 as usize].keep_waiting(rest);
+                Flow::Next if self.out.len() < MOST_REPLIES => {}
+                // It does not read them, and is on its way out.
+                Flow::Next if self.flush(ctx, key) == Sent::Dropped => break,
                     break;
                 }
                 Flow::Over => break,
@@ -447,17 +453,18 @@ impl Clients {
     }
 
     /// Sends the replies that were collected.
-    fn flush(&mut self, ctx: &mut Context<'_, Place>, key: ClientKey) {
+    fn flush(&mut self, ctx: &mut Context<'_, Place>, key: ClientKey) -> Sent {
         self.fresh.clear();
         if self.out.is_empty() {
-            return;
+            return Sent::Sent;
         }
         let text = str::from_utf8(&self.out).expect("it was written as text");
-        ctx.send_to(self.all[key.0 as usize].id, Message::text(text));
+        let sent = ctx.send_to(self.all[key.0 as usize].id, Message::text(text));
         self.out.clear();
     }
 
     /// Sends what a client did not ask for: the inside of a push.
+        sent
     fn push(&mut self, ctx: &mut Context<'_, Place>, key: ClientKey, inside: &str) -> Sent {
         let client = &self.all[key.0 as usize];
         match client.transport {
