@@ -364,7 +364,10 @@ impl Clients {
         if rest.trim_ascii().is_empty() {
             return self.disconnect(ctx, key, &codes::BAD_COMMAND);
         }
-        if let Some(rare) = &mut self.all[key.0 as usize].rare
+        // A client lives while a command of it waits.
+        let is_pong = rest.trim_ascii() == b"{}";
+        if !is_pong
+            && let Some(rare) = &mut self.all[key.0 as usize].rare
             && let Some(waiting) = &mut rare.waiting
         {
             waiting.rest.push(b'\n');
@@ -379,12 +382,12 @@ impl Clients {
                 return self.disconnect(ctx, key, &codes::BAD_COMMAND);
             };
             match self.run(ctx, world, key, command) {
-                Flow::Next => {}
-                Flow::Wait => {
-                    self.all[key.0 as usize].keep_waiting(rest);
                 Flow::Next if self.out.len() < MOST_REPLIES => {}
                 // It does not read them, and is on its way out.
                 Flow::Next if self.flush(ctx, key) == Sent::Dropped => break,
+                Flow::Next => {}
+                Flow::Wait => {
+                    self.all[key.0 as usize].keep_waiting(rest);
                     break;
                 }
                 Flow::Over => break,
@@ -461,10 +464,10 @@ impl Clients {
         let text = str::from_utf8(&self.out).expect("it was written as text");
         let sent = ctx.send_to(self.all[key.0 as usize].id, Message::text(text));
         self.out.clear();
+        sent
     }
 
     /// Sends what a client did not ask for: the inside of a push.
-        sent
     fn push(&mut self, ctx: &mut Context<'_, Place>, key: ClientKey, inside: &str) -> Sent {
         let client = &self.all[key.0 as usize];
         match client.transport {
