@@ -10,6 +10,8 @@ mod catalogue_topics;
 mod chunking;
 #[cfg(feature = "broadcast")]
 mod clients;
+#[cfg(feature = "broadcast")]
+mod clients_review;
 #[cfg(feature = "program")]
 mod console;
 mod echo;
