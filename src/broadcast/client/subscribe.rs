@@ -12,6 +12,7 @@ use stentor::{Context, KeptPublication};
 use super::codes::{self, ErrorReply};
 use super::command::{Method, Since, SubRefresh, Subscribe};
 use super::connect::{is_unknown, lifetime};
+use super::json::one_line;
 use super::state::{ClientKey, Effective, Sub};
 use super::{Clients, Failure, World, publication_json, unix_now};
 use crate::broadcast::auth::TokenError;
@@ -242,7 +243,7 @@ impl Clients {
         }
         let id = client.id;
         let info = if options.presence || options.join_leave {
-            client.describe(&grant.info)
+            client.describe(&one_line(&grant.info))
         } else {
             String::new()
         };
@@ -262,7 +263,7 @@ impl Clients {
         client.subs.reserve_exact(1);
         client.subs.push(Sub {
             channel: channel.into(),
-            info: grant.info.as_str().into(),
+            info: one_line(&grant.info).into(),
             expire_at: grant.expire_at,
             is_server_side: request.is_server_side,
             is_positioned,
@@ -481,7 +482,7 @@ fn describe(channel: &str, grant: &Subscribed, past: &Past, is_recoverable: bool
         .flag("recovered", past.recovered.is_some())
         .number("offset", offset)
         .flag("positioned", past.position.is_some())
-        .json("data", &grant.data)
+        .json("data", &one_line(&grant.data))
         .flag("was_recovering", past.was_recovering)
         .end()
 }
