@@ -270,3 +270,43 @@ fn client_that_connects_with_too_many_channels_is_sent_away() {
     peer.say(r#"{"id":1,"connect":{"subs":{"c:1":{},"c:2":{},"c:3":{}}}}"#);
     assert_eq!(peer.hear_end(), end(3505, "channel limit"));
 }
+
+/// What a program might say: JSON as people read it.
+struct Pretty;
+
+const PRETTY: &str = "{\r\n  \"a\": 1\r\n}";
+
+fn pretty() -> Subscribed {
+    Subscribed {
+        info: PRETTY.into(),
+        data: PRETTY.into(),
+        ..Subscribed::default()
+    }
+}
+
+impl Hooks for Pretty {
+    fn connect(&mut self, _: &ConnectRequest<'_>, _: Ask<Connected>) -> Answer<Connected> {
+        Answer::Now(Ok(Connected {
+            info: PRETTY.into(),
+            data: PRETTY.into(),
+            subs: vec![("n:a".into(), pretty())],
+            ..Connected::default()
+        }))
+    }
+
+    fn subscribe(&mut self, _: &SubscribeRequest<'_>, _: Ask<Subscribed>) -> Answer<Subscribed> {
+        Answer::Now(Ok(pretty()))
+    }
+}
+
+#[test]
+fn json_of_a_hook_is_told_in_one_line() {
+    let server = serve_with(rules(&[("n", peopled())]), Pretty, |_| ());
+    let (mut peer, result) = server.connect_with(&json!({}));
+    let a = json!({"a": 1});
+    assert_eq!((&result["data"], &result["subs"]["n:a"]["data"]), (&a, &a));
+    let join = peer.hear();
+    let info = &join["push"]["join"]["info"];
+    assert_eq!((&info["conn_info"], &info["chan_info"]), (&a, &a), "{join}");
+    assert_eq!(peer.subscribe("b")["data"], a);
+}
