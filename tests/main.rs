@@ -10,7 +10,6 @@ mod catalogue_topics;
 mod chunking;
 #[cfg(feature = "broadcast")]
 mod clients;
-#[cfg(feature = "broadcast")]
 mod clients_auth;
 #[cfg(feature = "broadcast")]
 mod clients_enemy;
@@ -18,6 +17,8 @@ mod clients_enemy;
 mod clients_hooks;
 #[cfg(feature = "broadcast")]
 mod clients_recovery;
+#[cfg(feature = "broadcast")]
+mod clients_review;
 #[cfg(feature = "program")]
 mod console;
 mod echo;

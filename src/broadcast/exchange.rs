@@ -57,6 +57,8 @@ pub(super) struct HistoryQuery<'a> {
     /// Offset and epoch.
     pub(super) since: Option<(u64, &'a str)>,
     pub(super) reverse: bool,
+    /// The most bytes of data, if that is limited; one publication always comes.
+    pub(super) most_bytes: Option<usize>,
 }
 
 impl Exchange {
@@ -112,6 +114,7 @@ impl Exchange {
         query: &HistoryQuery<'_>,
     ) -> Result<String, ErrorReply> {
         options_of(rules, channel)?;
+        let mut left = query.most_bytes.unwrap_or(usize::MAX);
         let query = Query {
             since: query.since.map(|(offset, epoch)| Since { epoch, offset }),
             limit: query.limit.unwrap_or(usize::MAX),
@@ -120,6 +123,11 @@ impl Exchange {
         let history = ctx.history(channel, &query).map_err(why)?;
         let mut json = b"{\"publications\":[".to_vec();
         for (index, publication) in history.publications.iter().enumerate() {
+            let size = publication.view(channel).message.payload().len();
+            if size > left && index > 0 {
+                break;
+            }
+            left = left.saturating_sub(size);
             json.extend_from_slice(if index == 0 { b"" } else { b"," });
             publication_json(&publication.view(channel), &mut json);
         }

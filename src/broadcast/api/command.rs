@@ -386,6 +386,7 @@ impl History {
             limit: usize::try_from(self.limit).ok(),
             since: self.since.as_ref().map(From::parts),
             reverse: self.reverse,
+            most_bytes: None,
         }
     }
 }

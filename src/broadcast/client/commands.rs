@@ -122,6 +122,8 @@ impl Clients {
             limit: Some(limit),
             since: since.map(|since| (since.offset, since.epoch.as_str())),
             reverse: history.reverse,
+            // As with what is recovered: more than may wait for the client would end it.
+            most_bytes: Some(rules.most_past),
         };
         Ok(Exchange::history(ctx, rules, channel, &query)?)
     }

@@ -5,16 +5,17 @@ use std::collections::BTreeSet;
 use stentor::Context;
 
 use super::codes;
-use super::command::{Connect, Method, Refresh, Since};
+use super::command::{Connect, Method, Refresh};
 use super::dues::{Tick, ticks};
-use super::json::Object;
+use super::json::{Object, one_line};
 use super::state::{Client, ClientKey, Stage, Transport};
-use super::subscribe::Request;
+use super::subscribe::{Request, asks_hook, is_permitted, judge_name};
 use super::{Clients, Failure, Flow, LEAVE, World, push, unix_now};
 use crate::broadcast::auth::TokenError;
 use crate::broadcast::channel::Name;
 use crate::broadcast::hooks::{
-    Answer, Ask, ConnectRequest, Connected, RefreshRequest, Refreshed, Refusal, Subscribed,
+    self, Answer, Ask, ConnectRequest, Connected, RefreshRequest, Refreshed, Refusal,
+    SubscribeRequest, Subscribed,
 };
 use crate::broadcast::{Place, Rules};
 
@@ -81,7 +82,7 @@ impl Clients {
     ) -> Flow {
         let admitted = result
             .map_err(Into::into)
-            .and_then(|connected| self.admit(ctx, world.rules, key, connect, connected));
+            .and_then(|connected| self.admit(ctx, world, key, connect, connected));
         match admitted {
             Ok(result) => {
                 self.counts.connected += 1;
@@ -144,11 +145,12 @@ impl Clients {
     fn admit(
         &mut self,
         ctx: &mut Context<'_, Place>,
-        rules: &Rules,
+        world: &mut World<'_>,
         key: ClientKey,
         connect: &Connect,
         connected: Connected,
     ) -> Result<String, Failure> {
+        let rules = world.rules;
         let options = &rules.client;
         if connected.expire_at != 0 && connected.expire_at <= unix_now() {
             return Err(codes::EXPIRED.into());
@@ -157,11 +159,16 @@ impl Clients {
         if limit > 0 && self.users.of(&connected.user).len() >= limit {
             return Err(codes::CONNECTION_LIMIT.into());
         }
-        let wanted = wanted(rules, connect, &connected)?;
+        // No client had more when it was here before, and all of them have to be looked at.
+        if connect.subs.len() > options.channel_limit {
+            return Err(codes::CHANNEL_LIMIT.into());
+        }
+        let asked = self.asked_for(ctx, world, key, connect, &connected)?;
+        let wanted = wanted(rules, &connected, asked)?;
         if wanted.len() > options.channel_limit {
             return Err(codes::CHANNEL_LIMIT.into());
         }
-        let data = connected.data.clone();
+        let data = one_line(&connected.data);
         self.identify(ctx, rules, key, connected);
         let subs = self.enter_wanted(ctx, rules, key, connect, &wanted)?;
         let client = &self.all[key.0 as usize];
@@ -190,6 +197,66 @@ impl Clients {
         Ok(result.end())
     }
 
+    /// The channels that a client asks for when it connects; what it may not hear is passed over.
+    fn asked_for(
+        &mut self,
+        ctx: &Context<'_, Place>,
+        world: &mut World<'_>,
+        key: ClientKey,
+        connect: &Connect,
+        connected: &Connected,
+    ) -> Result<Vec<(String, Subscribed)>, Failure> {
+        let mut asked = Vec::new();
+        for channel in connect.subs.keys() {
+            match judge_name(world.rules, channel) {
+                Err(error) if error == codes::UNKNOWN_CHANNEL => {
+                    return Err(codes::BAD_COMMAND.into());
+                }
+                Err(_) => continue,
+                Ok(()) => {}
+            }
+            let grant = self.grant(ctx, world, key, connected, channel);
+            asked.extend(grant.map(|grant| (channel.clone(), grant)));
+        }
+        Ok(asked)
+    }
+
+    /// What holds for a channel that a client asks for when it connects, if it may hear it. A hook
+    /// has to say so at once: who is refused here asks again with a command.
+    fn grant(
+        &mut self,
+        ctx: &Context<'_, Place>,
+        world: &mut World<'_>,
+        key: ClientKey,
+        connected: &Connected,
+        channel: &str,
+    ) -> Option<Subscribed> {
+        if asks_hook(world.rules, channel) {
+            if world.rules.asks_by_namespace {
+                return None; // A backend takes its time.
+            }
+            let (ticket, answers) = self.ask(ctx, key);
+            let client = &self.all[key.0 as usize];
+            let uuid = client.uuid.text();
+            let request = SubscribeRequest {
+                client: hooks::Client {
+                    user: &connected.user,
+                    meta: &connected.meta,
+                    ..client.view(&uuid)
+                },
+                channel,
+                token: "",
+                data: "",
+            };
+            match world.hooks.subscribe(&request, Ask::new(ticket, answers)) {
+                Answer::Now(grant) => return grant.ok(),
+                Answer::Later => return None,
+                Answer::Usual => {}
+            }
+        }
+        is_permitted(world.rules, &connected.user, channel).then(Subscribed::default)
+    }
+
     /// It is known who a client is.
     fn identify(
         &mut self,
@@ -205,7 +272,7 @@ impl Clients {
         client.expire_at = connected.expire_at;
         if !(connected.info.is_empty() && connected.meta.is_empty()) {
             let rare = client.rare();
-            rare.info = connected.info.into();
+            rare.info = one_line(&connected.info).into();
             rare.meta = connected.meta.into();
         }
         // Those who came together are not pinged together: the first time is between a half and a
@@ -361,7 +428,7 @@ impl Clients {
                 let client = &mut self.all[key.0 as usize];
                 client.expire_at = refreshed.expire_at;
                 if !refreshed.info.is_empty() {
-                    client.rare().info = refreshed.info.into();
+                    client.rare().info = one_line(&refreshed.info).into();
                 }
                 self.look_again(ctx, rules, key);
             }
@@ -402,7 +469,11 @@ fn names_of(connected: &Connected) -> BTreeSet<&str> {
 }
 
 /// The channels that a client is subscribed to when it connects, each once.
-fn wanted(rules: &Rules, connect: &Connect, connected: &Connected) -> Result<Vec<Wanted>, Failure> {
+fn wanted(
+    rules: &Rules,
+    connected: &Connected,
+    asked: Vec<(String, Subscribed)>,
+) -> Result<Vec<Wanted>, Failure> {
     let mut wanted: Vec<Wanted> = Vec::new();
     let mut add = |channel: &str, grant: Subscribed, is_granted| {
         if !wanted.iter().any(|one| one.channel == channel) {
@@ -427,19 +498,11 @@ fn wanted(rules: &Rules, connect: &Connect, connected: &Connected) -> Result<Vec
         add(&channel, Subscribed::default(), false);
     }
     // Those that it asks for by itself.
-    for (channel, Since { .. }) in &connect.subs {
-        match super::subscribe::judge_name(rules, channel) {
-            Err(error) if error == codes::UNKNOWN_CHANNEL => {
-                return Err(codes::BAD_COMMAND.into());
-            }
-            Ok(()) if super::subscribe::is_permitted(rules, &connected.user, channel) => {
-                add(channel, Subscribed::default(), false);
-            }
-            _ => {} // What it may not hear is passed over.
-        }
+    for (channel, grant) in asked {
+        add(&channel, grant, false);
     }
     for one in &wanted {
-        super::subscribe::judge_name(rules, &one.channel)?;
+        judge_name(rules, &one.channel)?;
     }
     wanted.sort_by(|one, other| one.channel.cmp(&other.channel));
     Ok(wanted)
@@ -480,4 +543,21 @@ pub(super) fn lifetime(expire_at: u64) -> Object {
 pub(super) fn is_unknown(rules: &Rules, channel: &str) -> bool {
     let id = rules.channels.id_of(channel);
     Name::of(channel).namespace.is_some() && id == stentor::topic::NamespaceId::DEFAULT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Or a refresh would find fewer subscriptions than names, and end the connection each time.
+    #[test]
+    fn channel_that_a_token_names_twice_is_one() {
+        let channels = ["a".into(), "b".into(), "a".into()];
+        let connected = Connected {
+            channels: channels.into(),
+            subs: vec![("b".into(), Subscribed::default())],
+            ..Connected::default()
+        };
+        assert!(names_of(&connected).into_iter().eq(["a", "b"]));
+    }
 }

@@ -14,8 +14,8 @@ const TICK: Duration = Duration::from_millis(250);
 pub(super) struct Dues {
     start: Instant,
     queue: BTreeSet<(Tick, u32)>,
-    /// When the timer that was set last is due, until it is.
-    armed: Option<Tick>,
+    /// When the timers that were set are due. An earlier one takes no later one back.
+    armed: BTreeSet<Tick>,
 }
 
 impl Dues {
@@ -23,7 +23,7 @@ impl Dues {
         Self {
             start,
             queue: BTreeSet::new(),
-            armed: None,
+            armed: BTreeSet::new(),
         }
     }
 
@@ -51,10 +51,10 @@ impl Dues {
     /// How long from now a timer has to be set to, if there is none that is early enough.
     pub(super) fn arm(&mut self, now: Instant) -> Option<Duration> {
         let &(due, _) = self.queue.first()?;
-        if self.armed.is_some_and(|armed| armed <= due) {
+        if self.armed.first().is_some_and(|&armed| armed <= due) {
             return None;
         }
-        self.armed = Some(due);
+        self.armed.insert(due);
         let at = self.start + TICK * due;
         Some(
             at.saturating_duration_since(now)
@@ -62,9 +62,9 @@ impl Dues {
         )
     }
 
-    /// The timer is due.
-    pub(super) fn disarm(&mut self) {
-        self.armed = None;
+    /// A timer is due.
+    pub(super) fn disarm(&mut self, now: Tick) {
+        self.armed = self.armed.split_off(&now.saturating_add(1));
     }
 }
 
@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(dues.next(1), None);
         assert_eq!((dues.next(2), dues.next(2)), (Some(1), None));
         dues.set(2, 4, 0);
-        dues.disarm();
+        dues.disarm(8);
         assert_eq!(dues.arm(start), None);
     }
 
@@ -107,6 +107,22 @@ mod tests {
         let year = Duration::from_secs(365 * 24 * 3600);
         let later = dues.tick(start + 2 * year + Duration::from_secs(1));
         assert_eq!(later, 2 * ticks(year) + 4);
+    }
+
+    #[test]
+    fn a_timer_that_waits_is_not_set_again() {
+        let start = Instant::now();
+        let mut dues = Dues::new(start);
+        dues.set(1, 0, 8);
+        assert!(dues.arm(start).is_some());
+        dues.set(2, 0, 4);
+        assert!(dues.arm(start).is_some());
+        dues.disarm(4);
+        assert_eq!((dues.next(4), dues.next(4)), (Some(2), None));
+        let then = start + TICK * 4;
+        assert_eq!(dues.arm(then), None);
+        dues.disarm(8);
+        assert_eq!(dues.arm(start + TICK * 8), Some(Duration::from_millis(1)));
     }
 
     #[test]

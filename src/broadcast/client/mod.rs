@@ -53,6 +53,9 @@ use super::{Place, Rules};
 /// What clients may say while a hook thinks: as much as one message.
 const MOST_WAITING: usize = 64 << 10;
 
+/// Replies that leave before the message at hand is done: little commands have large ones.
+const MOST_REPLIES: usize = 64 << 10;
+
 /// How long a client that was refused has to leave.
 const LEAVE: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -360,7 +363,10 @@ impl Clients {
         if rest.trim_ascii().is_empty() {
             return self.disconnect(ctx, key, &codes::BAD_COMMAND);
         }
-        if let Some(rare) = &mut self.all[key.0 as usize].rare
+        // A client lives while a command of it waits.
+        let is_pong = rest.trim_ascii() == b"{}";
+        if !is_pong
+            && let Some(rare) = &mut self.all[key.0 as usize].rare
             && let Some(waiting) = &mut rare.waiting
         {
             waiting.rest.push(b'\n');
@@ -375,6 +381,9 @@ impl Clients {
                 return self.disconnect(ctx, key, &codes::BAD_COMMAND);
             };
             match self.run(ctx, world, key, command) {
+                Flow::Next if self.out.len() < MOST_REPLIES => {}
+                // It does not read them, and is on its way out.
+                Flow::Next if self.flush(ctx, key) == Sent::Dropped => break,
                 Flow::Next => {}
                 Flow::Wait => {
                     self.all[key.0 as usize].keep_waiting(rest);
@@ -446,14 +455,15 @@ impl Clients {
     }
 
     /// Sends the replies that were collected.
-    fn flush(&mut self, ctx: &mut Context<'_, Place>, key: ClientKey) {
+    fn flush(&mut self, ctx: &mut Context<'_, Place>, key: ClientKey) -> Sent {
         self.fresh.clear();
         if self.out.is_empty() {
-            return;
+            return Sent::Sent;
         }
         let text = str::from_utf8(&self.out).expect("it was written as text");
-        ctx.send_to(self.all[key.0 as usize].id, Message::text(text));
+        let sent = ctx.send_to(self.all[key.0 as usize].id, Message::text(text));
         self.out.clear();
+        sent
     }
 
     /// Sends what a client did not ask for: the inside of a push.

@@ -15,8 +15,8 @@ impl Clients {
         world: &mut World<'_>,
     ) {
         let Some(dues) = &mut self.dues else { return };
-        dues.disarm();
         let now = dues.tick(ctx.now());
+        dues.disarm(now);
         while let Some(key) = self.dues.as_mut().and_then(|dues| dues.next(now)) {
             let key = ClientKey(key);
             self.all[key.0 as usize].due = 0;

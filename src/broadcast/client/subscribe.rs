@@ -12,6 +12,7 @@ use stentor::{Context, KeptPublication};
 use super::codes::{self, ErrorReply};
 use super::command::{Method, Since, SubRefresh, Subscribe};
 use super::connect::{is_unknown, lifetime};
+use super::json::one_line;
 use super::state::{ClientKey, Effective, Sub};
 use super::{Clients, Failure, World, publication_json, push, unix_now};
 use crate::broadcast::auth::TokenError;
@@ -137,15 +138,11 @@ impl Clients {
         subscribe: &Subscribe,
     ) -> Result<Answer<Subscribed>, Failure> {
         let channel = &*subscribe.channel;
-        let name = Name::of(channel);
-        let options = world.rules.options_of(channel);
         if !subscribe.token.is_empty() {
             let grant = self.by_token(world, key, channel, &subscribe.token)?;
             return Ok(Answer::Now(Ok(grant)));
         }
-        let is_limited = options.allow_user_limited_channels && name.users.is_some();
-        let is_asked = options.subscribe_proxy_enabled || !world.rules.asks_by_namespace;
-        if name.is_private || is_limited || !is_asked {
+        if !asks_hook(world.rules, channel) {
             return Ok(Answer::Usual);
         }
         let (ticket, answers) = self.ask(ctx, key);
@@ -283,7 +280,7 @@ impl Clients {
         }
         let id = client.id;
         let info = if options.presence || options.join_leave {
-            client.describe(&grant.info)
+            client.describe(&one_line(&grant.info))
         } else {
             String::new()
         };
@@ -303,7 +300,7 @@ impl Clients {
         client.subs.reserve_exact(1);
         client.subs.push(Sub {
             channel: channel.into(),
-            info: grant.info.as_str().into(),
+            info: one_line(&grant.info).into(),
             expire_at: grant.expire_at,
             is_server_side: request.is_server_side,
             is_positioned,
@@ -395,6 +392,15 @@ pub(super) fn judge_name(rules: &Rules, channel: &str) -> Result<(), ErrorReply>
     } else {
         Err(codes::BAD_REQUEST)
     }
+}
+
+/// Whether a hook has a say in who hears a channel: not where its name says who does.
+pub(super) fn asks_hook(rules: &Rules, channel: &str) -> bool {
+    let name = Name::of(channel);
+    let options = rules.options_of(channel);
+    let is_limited = options.allow_user_limited_channels && name.users.is_some();
+    let is_asked = options.subscribe_proxy_enabled || !rules.asks_by_namespace;
+    is_asked && !name.is_private && !is_limited
 }
 
 /// Whether a user may hear a channel without a token.
@@ -517,7 +523,7 @@ fn describe(channel: &str, grant: &Subscribed, past: &Past) -> String {
         .flag("recovered", past.recovered.is_some())
         .number("offset", offset)
         .flag("positioned", past.position.is_some())
-        .json("data", &grant.data)
+        .json("data", &one_line(&grant.data))
         .flag("was_recovering", past.was_recovering)
         .end()
 }

@@ -16,6 +16,8 @@ mod door;
 mod numbers;
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -44,8 +46,13 @@ pub(super) const TICK: u64 = u64::from_be_bytes(*b"@console");
 /// costs nothing beside what they do in that time.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// The topic of the numbers.
-const FEED: &str = "@console.feed";
+/// The topic of the numbers. No client can know its name: a pattern that ends in it, such as
+/// `*.feed` would be, could be subscribed to.
+static FEED: LazyLock<String> = LazyLock::new(|| {
+    let random = RandomState::new(); // Its keys are random.
+    let (high, low) = (random.hash_one(0), random.hash_one(1));
+    format!("@console.{high:016x}{low:016x}")
+});
 
 /// From 4000 on codes are private (RFC 6455 §7.4.2); this one is read as the status 401.
 const WRONG_KEY: CloseCode = CloseCode::new(4401);
@@ -132,7 +139,7 @@ impl Console {
             admin: standing == Standing::Admin,
         };
         tell(ctx, &Told::Welcome(welcome));
-        if ctx.subscribe(FEED).is_err() {
+        if ctx.subscribe(&FEED).is_err() {
             let _ = ctx.close(CloseCode::TRY_AGAIN_LATER, "there are too many topics");
             return;
         }
@@ -146,10 +153,10 @@ impl Console {
 
     /// The timer is due: tells the numbers to all who watch, if there still is anyone.
     pub(super) fn tick(&mut self, ctx: &mut Context<'_, Place>) {
-        self.is_ticking = ctx.subscriber_count(FEED) > 0;
+        self.is_ticking = ctx.subscriber_count(&FEED) > 0;
         if self.is_ticking {
             let numbers = self.numbers(ctx);
-            ctx.publish(FEED, Message::text(&numbers));
+            ctx.publish(&FEED, Message::text(&numbers));
             ctx.set_timer(PERIOD, TICK);
         }
     }

@@ -192,6 +192,7 @@ fn a_history_that_cannot_be_read_says_why() {
                 since,
                 reverse,
                 limit: None,
+                most_bytes: None,
             };
             Exchange::history(ctx, rules, channel, &query).map(|_| ())
         };
