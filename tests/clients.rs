@@ -262,7 +262,7 @@ pub(crate) fn kept() -> ChannelOptions {
     ChannelOptions {
         topic: TopicOptions {
             history_size: 10,
-            history_ttl: Duration::from_secs(3600),
+            history_ttl: Duration::from_hours(1),
             ..TopicOptions::default()
         },
         force_recovery: true,

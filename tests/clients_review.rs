@@ -234,30 +234,6 @@ fn message_of_many_commands_ends_when_no_more_replies_can_wait() {
 }
 
 #[test]
-fn pong_counts_while_a_command_waits() {
-    let (refresh, _refreshes) = mpsc::channel();
-    let (rpc, rpcs) = mpsc::channel();
-    let hooks = Slow {
-        refresh,
-        rpc,
-        expire_at: 0,
-    };
-    let mut rules = rules(&[]);
-    rules.client.ping_interval = Duration::from_secs(2);
-    rules.client.pong_timeout = Duration::from_secs(1);
-    let server = serve_with(rules, hooks, |_| ());
-    let mut peer = server.connect();
-    peer.say(r#"{"id":2,"rpc":{"method":"later"}}"#);
-    let later = rpcs.recv_timeout(PATIENCE).unwrap();
-    for _ in 0..2 {
-        assert_eq!(peer.hear(), json!({}));
-        peer.say("{}");
-    }
-    later.answer(Ok(Returned::default()));
-    assert_eq!(peer.hear(), json!({"id": 2, "rpc": {}}));
-}
-
-#[test]
 fn client_that_connects_with_too_many_channels_is_sent_away() {
     let closed = ChannelOptions {
         allow_subscribe_for_client: false,

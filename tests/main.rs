@@ -11,6 +11,14 @@ mod chunking;
 #[cfg(feature = "broadcast")]
 mod clients;
 #[cfg(feature = "broadcast")]
+mod clients_auth;
+#[cfg(feature = "broadcast")]
+mod clients_enemy;
+#[cfg(feature = "broadcast")]
+mod clients_hooks;
+#[cfg(feature = "broadcast")]
+mod clients_recovery;
+#[cfg(feature = "broadcast")]
 mod clients_review;
 #[cfg(feature = "program")]
 mod console;

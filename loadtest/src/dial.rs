@@ -8,6 +8,7 @@ use mio::{Events, Poll, Token};
 use serde::{Deserialize, Serialize};
 use stentor::protocol::Event;
 
+use crate::centrifugo::{Arrival, Subscription, answer_pings};
 use crate::client::{Client, Fault, PATIENCE, Shared, Width};
 use crate::failure::{Error, Failure, Failures};
 use crate::target;
@@ -38,8 +39,18 @@ pub struct Wanted<'a> {
     pub path: &'a dyn Fn(usize) -> String,
     /// How wide the one at a place is.
     pub width: &'a dyn Fn(usize) -> Width,
-    /// Whether a server may send messages before it was sent any; else that is a failure.
-    pub may_speak_first: bool,
+    /// What is said before a connection counts as open.
+    pub manners: Manners<'a>,
+}
+
+/// What is said before a connection counts as open, and by whom.
+pub enum Manners<'a> {
+    /// Nothing: a server that speaks first fails.
+    Silent,
+    /// Whatever the server says; nobody listens.
+    Talkative,
+    /// The first words of Centrifugo's protocol, with this subscription of the one at a place, and the replies.
+    Centrifugo(&'a dyn Fn(usize) -> Subscription),
 }
 
 /// The loop on which connections are opened.
@@ -104,6 +115,8 @@ struct Dialing<'a, 'd> {
 struct Attempt {
     client: Client,
     since: Instant,
+    /// Of Centrifugo's protocol, once the handshake is over.
+    arrival: Option<Arrival>,
 }
 
 impl<'a, 'd> Dialing<'a, 'd> {
@@ -146,7 +159,11 @@ impl<'a, 'd> Dialing<'a, 'd> {
             match connecting {
                 Ok(client) => {
                     let since = Instant::now();
-                    self.attempts[index] = Some(Attempt { client, since });
+                    self.attempts[index] = Some(Attempt {
+                        client,
+                        since,
+                        arrival: None,
+                    });
                 }
                 Err(error) => self.fail(index, Fault(Failure::Connect, error.to_string()))?,
             }
@@ -178,15 +195,9 @@ impl<'a, 'd> Dialing<'a, 'd> {
             self.serve_open(place, readiness);
             return Ok(());
         };
-        let may_speak = self.wanted.may_speak_first;
-        match proceed(
-            &mut attempt.client,
-            readiness,
-            self.dialer.shared,
-            may_speak,
-        ) {
+        match attempt.proceed(place, readiness, self.dialer.shared, &self.wanted.manners) {
             Err(fault) => self.fail(index, fault)?,
-            Ok(()) if attempt.client.is_open() => {
+            Ok(()) if attempt.is_over(&self.wanted.manners) => {
                 self.dialer.clients[place] = Some(attempt.client);
                 self.opened += 1;
                 self.ended += 1;
@@ -200,9 +211,11 @@ impl<'a, 'd> Dialing<'a, 'd> {
         let Some(Some(client)) = self.dialer.clients.get_mut(place) else {
             return; // An event of a connection that failed earlier in this turn.
         };
-        let may_speak = self.wanted.may_speak_first;
-        if let Err(Fault(failure, what)) = proceed(client, readiness, self.dialer.shared, may_speak)
-        {
+        let (shared, manners) = (&mut *self.dialer.shared, &self.wanted.manners);
+        let heard = proceed(client, readiness, shared, |client, message| {
+            manners.hear(client, None, message)
+        });
+        if let Err(Fault(failure, what)) = heard {
             self.dialer.clients[place] = None;
             self.count(failure, place, &what);
         }
@@ -236,21 +249,66 @@ impl<'a, 'd> Dialing<'a, 'd> {
     }
 }
 
-/// Goes on with a connection as far as it goes: through its handshake, or answering Pings.
+impl Attempt {
+    fn proceed(
+        &mut self,
+        place: usize,
+        readiness: &Readiness,
+        shared: &mut Shared,
+        manners: &Manners<'_>,
+    ) -> Result<(), Fault> {
+        let Attempt {
+            client, arrival, ..
+        } = self;
+        proceed(client, readiness, shared, |client, message| {
+            manners.hear(client, arrival.as_mut(), message)
+        })?;
+        if let Manners::Centrifugo(subscription) = manners
+            && client.is_open()
+            && arrival.is_none()
+        {
+            *arrival = Some(Arrival::begin(client, Some(subscription(place)))?);
+        }
+        Ok(())
+    }
+
+    fn is_over(&self, manners: &Manners<'_>) -> bool {
+        match manners {
+            Manners::Silent | Manners::Talkative => self.client.is_open(),
+            Manners::Centrifugo(_) => self.arrival.as_ref().is_some_and(Arrival::is_over),
+        }
+    }
+}
+
+impl Manners<'_> {
+    fn hear(
+        &self,
+        client: &mut Client,
+        arrival: Option<&mut Arrival>,
+        message: &[u8],
+    ) -> Result<(), Fault> {
+        match (self, arrival) {
+            (Manners::Silent, _) => Err(Fault(Failure::Surplus, "the server spoke first".into())),
+            (Manners::Talkative, _) => Ok(()),
+            (Manners::Centrifugo(_), Some(arrival)) => arrival.hear(client, message),
+            (Manners::Centrifugo(_), None) => answer_pings(client, message).map(drop),
+        }
+    }
+}
+
+/// Goes on with a connection as far as it goes: through its handshake, or hearing and answering.
 fn proceed(
     client: &mut Client,
     readiness: &Readiness,
     shared: &mut Shared,
-    may_speak: bool,
+    mut hear: impl FnMut(&mut Client, &[u8]) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     client.ready(readiness)?;
     if !client.wants_receive(readiness) {
         return Ok(());
     }
-    client.receive(shared, |_, event| match event {
-        Event::Message(_) if !may_speak => {
-            Err(Fault(Failure::Surplus, "the server spoke first".into()))
-        }
+    client.receive(shared, |client, event| match event {
+        Event::Message(message) => hear(client, message.payload()),
         _ => Ok(()),
     })
 }

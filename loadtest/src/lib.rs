@@ -6,6 +6,7 @@
 //!
 //! Linux only: CPU time and memory are read from `/proc`.
 
+pub mod centrifugo;
 pub mod client;
 pub mod comparison;
 pub mod conductor;

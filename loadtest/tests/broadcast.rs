@@ -361,7 +361,7 @@ fn say(stream: &mut TcpStream, bytes: &[u8]) {
 fn nats_is_spoken() {
     for arguments in ["--batch 8", "--topics 2 --processes 2", "--everyone"] {
         let url = listen(Nats::default(), Nats::serve);
-        let arguments = format!("--dialect nats --subscribers 4 --verify {arguments}");
+        let arguments = format!("--protocol nats --subscribers 4 --verify {arguments}");
         let ended = run("broadcast", &url, &arguments);
         ended.expect(&[]);
         assert!(
@@ -447,7 +447,7 @@ fn loads_that_cannot_be_are_refused_in_one_line() {
         ("--size 23", "take 24 bytes"),
         ("--topics 3 --publishers 2", "silent"),
         ("--subscribers 5 --stalled 6", "not so many"),
-        ("--bystanders 2 --dialect nats", "by path"),
+        ("--bystanders 2 --protocol nats", "by path"),
     ] {
         let output = loadtest("broadcast", "ws://127.0.0.1:1/", arguments);
         let error = String::from_utf8(output.stderr).unwrap();

@@ -120,6 +120,7 @@ fn every_handshake_that_was_begun_is_counted_and_no_other() {
     let load = Load::Connect(connect::Options {
         connections: 7,
         is_storm: false,
+        goal: connect::Goal::Handshake,
     });
     assert_eq!(counted(load, 100, &server), 100);
     assert_eq!(server.handshakes.load(Ordering::Relaxed), 100);

@@ -13,7 +13,7 @@ const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{1
 let server;
 
 before(async () => { server = await serve(); });
-after(async () => { assert.equal(await server.stop(), 0); });
+after(async () => { assert.equal(await server?.stop(), 0); });
 afterEach(leave);
 
 const publish = (channel, data, more) => api(server, "publish", { channel, data, ...more });
@@ -22,9 +22,9 @@ const data = (publications) => publications.map(({ data }) => data);
 const as = (user, claims) => ({ token: token({ sub: user, ...claims }) });
 const fails = (code) => (error) => error.code === code;
 
-/** A server of its own for a test, with other rules. */
-async function withServer(replace, use) {
-  const own = await serve(replace);
+/** A server of its own for a test, with these rules for clients as well. */
+async function withServer(rules, use) {
+  const own = await serve({ "[client]": `[client]\n${rules}` });
   try {
     await use(own);
   } finally {
@@ -68,16 +68,18 @@ test("4: an expired token is replaced by another one", async () => {
 });
 
 test("14: a client with nothing to say stays connected from ping to ping", async () => {
-  let pings = 0;
-  const one = await connected(server);
-  const heard = new Promise((resolve) => {
-    one._transport._transport.addEventListener("message", ({ data }) => {
-      if (data === "{}" && ++pings === 5) resolve();
+  await withServer('ping_interval = "2s"\npong_timeout = "1900ms"', async (own) => {
+    const one = await connected(own);
+    let pings = 0;
+    const heard = new Promise((resolve) => {
+      one._transport._transport.addEventListener("message", ({ data }) => {
+        if (data === "{}" && ++pings === 3) resolve();
+      });
     });
+    await within(heard, "the third ping");
+    await one.history("open:any", { limit: 0 });
+    assert.equal(one.events.left("connecting").length, 1, "it never had to come again");
   });
-  await within(heard, "the fifth ping");
-  assert.equal(one.state, "connected");
-  assert.equal(one.events.left("connecting").length, 1);
 });
 
 test("37: a token that is about to expire is refreshed, and the client stays", async () => {
@@ -95,10 +97,12 @@ test("37: a token that is about to expire is refreshed, and the client stays", a
 });
 
 test("37: a client that brings no new token is closed with 3005 behind the grace", async () => {
-  const one = await connected(server, { token: token({ sub: "42", exp: now() + 1 }), getToken: () => new Promise(() => {}) });
-  await one.events.take("connecting");
-  const { code, reason } = await one.events.take("connecting");
-  assert.deepEqual([code, reason], [3005, "connection expired"]);
+  await withServer('expired_close_delay = "1s"', async (own) => {
+    const one = await connected(own, { ...as("42", { exp: now() + 1 }), getToken: () => new Promise(() => {}) });
+    await one.events.take("connecting");
+    const { code, reason } = await one.events.take("connecting");
+    assert.deepEqual([code, reason], [3005, "connection expired"]);
+  });
 });
 
 test("a token that is refused by the backend is the end", async () => {
@@ -193,15 +197,16 @@ test("20: a channel's token is refreshed before it expires, and the subscription
 });
 
 test("20: a channel whose token is not replaced is subscribed to again with 2501", async () => {
-  const one = await connected(server, as("42"));
-  let asked = 0;
-  const getToken = () => (++asked === 1 || asked > 2
-    ? Promise.resolve(token({ sub: "42", channel: "shut:expired", exp: now() + (asked === 1 ? 1 : 600) }))
-    : new Promise(() => {}));
-  const sub = await subscribed(one, "shut:expired", { getToken });
-  await sub.events.take("subscribing");
-  assert.equal((await sub.events.take("subscribing")).code, 2501);
-  await sub.events.take("subscribed");
+  await withServer('expired_sub_close_delay = "1s"', async (own) => {
+    const one = await connected(own, as("42"));
+    const lasting = (seconds) => token({ sub: "42", channel: "shut:expired", exp: now() + seconds });
+    // One that expires soon, none when that is due, and another one when it has to subscribe again.
+    const tokens = [Promise.resolve(lasting(1)), new Promise(() => {}), Promise.resolve(lasting(600))];
+    const sub = await subscribed(one, "shut:expired", { getToken: () => tokens.shift() });
+    await sub.events.take("subscribing");
+    assert.equal((await sub.events.take("subscribing")).code, 2501);
+    await sub.events.take("subscribed");
+  });
 });
 
 test("21: a private channel takes a token", async () => {
@@ -411,6 +416,19 @@ test("35: the API subscribes a user, and unsubscribes it", async () => {
   assert.deepEqual([code, reason, sub.state], [2000, "server unsubscribe", "unsubscribed"]);
 });
 
+test("35: a user that the API subscribes from a position on hears what it missed since", async () => {
+  const channel = "open:35since";
+  const one = await connected(server, as("35since"));
+  const { offset, epoch } = await publish(channel, "known");
+  for (const number of [1, 2]) await publish(channel, number);
+  await api(server, "subscribe", { user: "35since", channel, recover_since: { offset, epoch } });
+  await one.events.take("subscribed");
+  await publish(channel, 3);
+  const publications = await one.events.takeMany(3, "publication");
+  assert.deepEqual(data(publications), [1, 2, 3]);
+  assert.deepEqual(offsets(publications), [2, 3, 4]);
+});
+
 test("36: the API disconnects a user but for those that are listed", async () => {
   const ones = await Promise.all([connected(server, as("36")), connected(server, as("36"))]);
   await api(server, "disconnect", { user: "36", whitelist: [ones[0].connected.client] });
@@ -491,25 +509,30 @@ for (const code of TERMINAL) {
 }
 
 test("3006: a subscription by the server that expires ends the connection", async () => {
-  const one = await connected(server, as("3006"));
-  await one.events.take("connecting");
-  await api(server, "subscribe", { user: "3006", channel: "shut:3006", expire_at: now() + 1 });
-  const { code, reason } = await one.events.take("connecting");
-  assert.deepEqual([code, reason], [3006, "subscription expired"]);
+  await withServer('expired_sub_close_delay = "1s"', async (own) => {
+    const one = await connected(own, as("3006"));
+    await one.events.take("connecting");
+    await api(own, "subscribe", { user: "3006", channel: "shut:3006", expire_at: now() + 1 });
+    const { code, reason } = await one.events.take("connecting");
+    assert.deepEqual([code, reason], [3006, "subscription expired"]);
+  });
 });
 
 test("3012: a client that does not answer a ping is closed, and comes again", async () => {
-  const one = await connected(server);
-  await one.events.take("connecting");
-  one._transport.send = () => {};
-  const { code, reason } = await one.events.take("connecting");
-  assert.deepEqual([code, reason], [3012, "no pong"]);
-  await one.events.take("connected");
+  await withServer('ping_interval = "1s"\npong_timeout = "500ms"', async (own) => {
+    const one = await connected(own);
+    await one.events.take("connecting");
+    one._transport.send = () => {};
+    const { code, reason } = await one.events.take("connecting");
+    assert.deepEqual([code, reason], [3012, "no pong"]);
+    await one.events.take("connected");
+  });
 });
 
 test("3501, 3507: a client without a user is refused where they are not wanted", async () => {
-  const strict = "disallow_anonymous_connection_tokens = true";
-  await withServer({ "allow_anonymous_connect_without_token = true": strict }, async (own) => {
+  const strict = { "allow_anonymous_connect_without_token = true": "disallow_anonymous_connection_tokens = true" };
+  const own = await serve(strict);
+  try {
     for (const [options, code, reason] of [
       [{}, 3501, "bad request"],
       [as(""), 3507, "permission denied"],
@@ -519,12 +542,13 @@ test("3501, 3507: a client without a user is refused where they are not wanted",
       const event = await one.events.take("disconnected");
       assert.deepEqual([event.code, event.reason], [code, reason]);
     }
-  });
+  } finally {
+    await own.stop();
+  }
 });
 
 test("3504, 3505: a user with too many connections, or too many channels, is refused", async () => {
-  const limits = 'ping_interval = "1s"\nuser_connection_limit = 2\nchannel_limit = 3';
-  await withServer({ 'ping_interval = "1s"': limits }, async (own) => {
+  await withServer("user_connection_limit = 2\nchannel_limit = 3", async (own) => {
     await Promise.all([connected(own, as("42")), connected(own, as("42"))]);
     const third = client(own, as("42"));
     third.connect();
@@ -547,7 +571,7 @@ test("42: a server that shuts down says so, and its clients come to the next one
     assert.equal(await first.stop(), 0);
     const { code, reason } = await one.events.take("connecting");
     assert.deepEqual([code, reason], [3001, "shutdown"]);
-    await withServer({}, async (second) => {
+    await withServer("", async (second) => {
       net.port = Number(second.address.split(":").at(-1));
       net.up();
       await one.events.take("connected");

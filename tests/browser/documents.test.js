@@ -3,9 +3,11 @@
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { after, before, test } from "node:test";
+import { fileURLToPath } from "node:url";
 import { browse, open, start, STENTOR } from "./programs.js";
 
 const TOPIC = "news";
+const BUNDLE = fileURLToPath(new URL("node_modules/centrifuge/dist/centrifuge.js", import.meta.url));
 const FLAGS = ["--history-size", "100", "--history-ttl", "5m"];
 
 let server, browser, context;
@@ -47,8 +49,9 @@ async function leave(page) {
 }
 
 /** Runs code in a page of the server, and collects what it logs. */
-async function run(code) {
-  const page = await open(context, `${server.http}/t/elsewhere`);
+async function run(code, { context: within = context, script } = {}) {
+  const page = await open(within, `${server.http}/t/elsewhere`);
+  if (script) await page.addScriptTag({ path: script });
   const logged = [];
   page.on("console", (message) => message.type() === "log" && logged.push(message.text()));
   await page.evaluate(code);
@@ -71,6 +74,19 @@ test("a WebSocket and an EventSource hear what is posted, as README.md shows the
   await until(logged, 2);
   assert.deepEqual(logged, ["hello", "hello"]);
   await leave(page);
+});
+
+test("a client of the npm package hears what is posted, as README.md shows it", async () => {
+  const [, example] = await examples("README.md");
+  // The page itself lets no other script in.
+  const unguarded = await browser.newContext({ bypassCSP: true });
+  const { page, logged } = await run(example, { context: unguarded, script: BUNDLE });
+  await subscribers(1);
+  await publish('{"hello":"world"}');
+  await until(logged, 1);
+  assert.deepEqual(logged, ["{hello: world}"]);
+  await leave(page);
+  await unguarded.close();
 });
 
 test("the follower and the EventSource of docs/GUIDE.md hear each message once", async () => {

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use clap::Args;
 use loadtest::failure::Error;
 use loadtest::scenario::Load;
-use loadtest::scenario::broadcast::{Bystanders, Dialect, Options, PER_SECOND, SMALLEST};
+use loadtest::scenario::broadcast::{Bystanders, Dialect, Options, PER_SECOND};
 use loadtest::scenario::echo::{Asking, Check};
 use loadtest::units::ByteSize;
 
@@ -21,7 +21,7 @@ pub(super) struct Broadcast {
     /// Topics, named t0, t1, …: {topic} in --path
     #[arg(long, default_value = "1", value_parser = super::positive)]
     topics: usize,
-    /// Payload bytes: who sent the message, its number and its time take 24
+    /// Payload bytes: who sent the message, its number and its time take 24, in Centrifugo's strings 32
     #[arg(long, default_value = "64")]
     size: ByteSize,
     /// Messages in one write of a publisher
@@ -52,12 +52,12 @@ pub(super) struct Broadcast {
     everyone: bool,
     /// What is spoken over WebSocket
     #[arg(long, default_value = "raw")]
-    dialect: Dialect,
+    protocol: Dialect,
     /// Compare every byte of every message (costs the load generator time)
     #[arg(long)]
     verify: bool,
     /// Look at lengths only: for `limit fanout`, which answers without reading
-    #[arg(long, conflicts_with_all = ["verify", "dialect"])]
+    #[arg(long, conflicts_with_all = ["verify", "protocol"])]
     unchecked: bool,
     #[command(flatten)]
     common: super::common::Common,
@@ -103,14 +103,9 @@ impl Part {
 impl Broadcast {
     pub(super) fn run(self) -> Result<ExitCode, Error> {
         let options = self.options()?;
-        let path = match self.dialect {
-            Dialect::Raw => "/t/{topic}",
-            Dialect::Nats => "/",
-        };
-        self.common.with_default_path(path).run(
-            Load::Broadcast(options),
-            "serve --listen 127.0.0.1:{port} --log-level off",
-        )
+        self.common
+            .with_default_path(self.protocol.path())
+            .run(Load::Broadcast(options), super::SERVE)
     }
 
     fn options(&self) -> Result<Options, Error> {
@@ -120,9 +115,10 @@ impl Broadcast {
             Some(publishers) => publishers,
         };
         let stalled = self.stalled.map_or(0, |part| part.of(self.subscribers));
-        if self.size.0 < SMALLEST {
+        let smallest = self.protocol.smallest();
+        if self.size.0 < smallest {
             return refuse(format!(
-                "--size: who sent a message, its number and its time take {SMALLEST} bytes"
+                "--size: who sent a message, its number and its time take {smallest} bytes"
             ));
         }
         if publishers < self.topics {
@@ -134,8 +130,8 @@ impl Broadcast {
         if stalled > self.subscribers {
             return refuse("--stalled: there are not so many subscribers".to_owned());
         }
-        if self.bystanders > 0 && self.dialect == Dialect::Nats {
-            return refuse("--bystanders: they speak to topics by path, not NATS".to_owned());
+        if self.bystanders > 0 && self.protocol != Dialect::Raw {
+            return refuse("--bystanders: they speak to topics by path, no protocol".to_owned());
         }
         Ok(Options {
             subscribers: if self.everyone { 0 } else { self.subscribers },
@@ -148,7 +144,7 @@ impl Broadcast {
                 .map_or(Asking::InFlight(self.in_flight), Asking::PerSecond),
             stalled,
             is_everyone: self.everyone,
-            dialect: self.dialect,
+            dialect: self.protocol,
             check: match (self.verify, self.unchecked) {
                 (true, _) => Check::Every,
                 (_, true) => Check::Length,

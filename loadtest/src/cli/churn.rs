@@ -61,7 +61,6 @@ impl Churn {
             size: self.size.0,
             leaves,
         });
-        self.common
-            .run(load, "serve --listen 127.0.0.1:{port} --log-level off")
+        self.common.run(load, super::SERVE)
     }
 }

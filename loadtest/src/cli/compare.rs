@@ -9,7 +9,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use loadtest::comparison::bench::Bench;
 use loadtest::comparison::cell::{self, Cell, Group};
-use loadtest::comparison::contestant::{self, Contestant, LIMIT, STENTOR};
+use loadtest::comparison::contestant::{self, CENTRIFUGO, Contestant, LIMIT, STENTOR};
 use loadtest::comparison::document::{self, Chapter};
 use loadtest::comparison::record::{Head, Record, Skipped};
 use loadtest::comparison::rounds::{Race, Watch};
@@ -86,7 +86,7 @@ impl Compare {
         let cells = self.cells()?;
         if self.list {
             for cell in cells {
-                println!("{cell:<26} {}", cell.title());
+                println!("{cell:<32} {}", cell.title());
             }
             return Ok(ExitCode::SUCCESS);
         }
@@ -96,7 +96,7 @@ impl Compare {
         if let Some(document) = &self.docs {
             document::require_place(document)?;
         }
-        let (contestants, skipped) = self.contestants()?;
+        let (contestants, skipped) = self.contestants(&cells)?;
         let race = self.race(cells, contestants)?;
         let (mut progress, head) = (Progress::new(&race, self.csv()), Self::head(&race, skipped));
         for skipped in &head.skipped {
@@ -136,13 +136,17 @@ impl Compare {
     }
 
     /// Who takes part, and who is not there.
-    fn contestants(&self) -> Result<(Vec<Contestant>, Vec<Skipped>), Error> {
+    fn contestants(&self, cells: &[Cell]) -> Result<(Vec<Contestant>, Vec<Skipped>), Error> {
         let mut all = vec![Contestant::limit(limit_program()?)];
         if self.wants(STENTOR) {
-            all.push(Contestant::stentor(match &self.server {
+            let program = match &self.server {
                 Some(program) => program.clone(),
                 None => super::target::stentor_program()?,
-            }));
+            };
+            all.push(Contestant::stentor(program.clone()));
+            if cells.iter().any(|cell| cell.group() == Group::Centrifugo) {
+                all.push(Contestant::centrifugo(program));
+            }
         }
         all.extend(self.peers()?);
         self.require_known(&all)?;
@@ -159,8 +163,10 @@ impl Compare {
 
     fn require_known(&self, all: &[Contestant]) -> Result<(), Error> {
         let mut names: Vec<_> = all.iter().map(|one| one.about.name.as_str()).collect();
-        if !names.contains(&STENTOR) {
-            names.push(STENTOR); // Not even looked for if nobody wants it.
+        for ours in [STENTOR, CENTRIFUGO] {
+            if !names.contains(&ours) {
+                names.push(ours); // Not even looked for if nobody wants it.
+            }
         }
         let mut asked = self.peer.iter().chain(&self.without);
         match asked.find(|name| !names.contains(&name.as_str())) {
@@ -174,7 +180,7 @@ impl Compare {
 
     fn wants(&self, name: &str) -> bool {
         let is_in = |names: &[String]| names.iter().any(|one| one == name);
-        let is_asked_for = [LIMIT, STENTOR].contains(&name) || self.peer.is_empty();
+        let is_asked_for = [LIMIT, STENTOR, CENTRIFUGO].contains(&name) || self.peer.is_empty();
         (is_asked_for || is_in(&self.peer)) && !is_in(&self.without)
     }
 
@@ -277,8 +283,12 @@ fn limit_program() -> Result<PathBuf, Error> {
 
 /// Failure if stentor failed; a peer that does is told, and no fault of ours.
 fn exit_code(record: &Record) -> ExitCode {
-    let was_skipped = record.head.skipped.iter().any(|one| one.name == STENTOR);
-    let has_failed = |cell: &Cell| record.failure(*cell, STENTOR).is_some();
+    let is_ours = |name: &str| [STENTOR, CENTRIFUGO].contains(&name);
+    let was_skipped = record.head.skipped.iter().any(|one| is_ours(&one.name));
+    let has_failed = |cell: &Cell| {
+        let mut ours = [STENTOR, CENTRIFUGO].into_iter();
+        ours.any(|name| record.failure(*cell, name).is_some())
+    };
     if was_skipped || record.cells().iter().any(has_failed) {
         ExitCode::FAILURE
     } else {

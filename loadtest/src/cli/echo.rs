@@ -50,7 +50,6 @@ impl Echo {
                 _ => Check::Sample,
             },
         });
-        self.common
-            .run(load, "echo --listen 127.0.0.1:{port} --log-level off")
+        self.common.run(load, super::ECHO)
     }
 }

@@ -75,6 +75,10 @@ fn work() -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What stentor is told where topics are needed, and where echoes are.
+const SERVE: &str = "serve --listen 127.0.0.1:{port} --log-level off";
+const ECHO: &str = "echo --listen 127.0.0.1:{port} --log-level off";
+
 /// A number from 1 on.
 fn positive(text: &str) -> Result<usize, String> {
     text.parse()

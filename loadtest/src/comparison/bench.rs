@@ -114,9 +114,9 @@ impl Bench {
 
 /// Where a load is made.
 fn path(contestant: &Contestant, cell: &Cell) -> &'static str {
-    match (cell.group().service(), contestant.dialect()) {
-        (Service::Echo, _) | (_, Dialect::Nats) => "/",
-        (Service::Broadcast, Dialect::Raw) => "/t/{topic}",
+    match cell.group().service() {
+        Service::Echo => "/",
+        Service::Broadcast => contestant.dialect().path(),
     }
 }
 
@@ -138,6 +138,9 @@ fn load(cell: &Cell, contestant: &Contestant) -> Load {
             check,
         }),
         Cell::Broadcast {
+            subscribers, batch, ..
+        }
+        | Cell::Centrifugo {
             subscribers, batch, ..
         } => Load::Broadcast(broadcast::Options {
             subscribers,
@@ -173,10 +176,12 @@ fn load(cell: &Cell, contestant: &Contestant) -> Load {
         Cell::Connect { connections } => Load::Connect(connect::Options {
             connections,
             is_storm: false,
+            goal: connect::Goal::Handshake,
         }),
         Cell::Idle { connections } => Load::Idle(idle::Options {
             connections,
             echo_once: true, // Who has never spoken may not even have a buffer yet.
+            channel: None,
         }),
     }
 }
@@ -196,7 +201,7 @@ fn topic(cell: &Cell, contestant: &Contestant) -> broadcast::Options {
         subscribers: 0,
         publishers: 1,
         topics: 1,
-        size: cell.size().unwrap_or(broadcast::SMALLEST),
+        size: cell.size().unwrap_or(contestant.dialect().smallest()),
         batch: 1,
         asking: Asking::InFlight(1),
         stalled: 0,
@@ -237,17 +242,25 @@ fn echo_check(kind: Kind) -> (Cell, Load) {
 
 /// Two topics, which must not hear one another.
 fn broadcast_check(size: usize, dialect: Dialect) -> (Cell, Load) {
-    let cell = Cell::Broadcast {
-        subscribers: 6,
-        size,
-        batch: 3,
+    let (subscribers, batch) = (6, 3);
+    let cell = match dialect {
+        Dialect::Raw | Dialect::Nats => Cell::Broadcast {
+            subscribers,
+            size,
+            batch,
+        },
+        Dialect::Centrifugo => Cell::Centrifugo {
+            subscribers,
+            size,
+            batch,
+        },
     };
     let load = Load::Broadcast(broadcast::Options {
-        subscribers: 6,
+        subscribers,
         publishers: 2,
         topics: 2,
         size,
-        batch: 3,
+        batch,
         asking: Asking::InFlight(2),
         stalled: 0,
         is_everyone: false,

@@ -32,6 +32,15 @@ pub enum Cell {
         /// Messages that are sent at once.
         batch: usize,
     },
+    /// The same in Centrifugo's protocol, beside the server's raw topics.
+    Centrifugo {
+        /// How many subscribers.
+        subscribers: usize,
+        /// Payload bytes.
+        size: usize,
+        /// Messages that are sent at once.
+        batch: usize,
+    },
     /// Every client sends, and every client receives all of it.
     Everyone {
         /// How many clients.
@@ -74,6 +83,8 @@ pub enum Group {
     Echo,
     /// One publisher, many subscribers.
     Broadcast,
+    /// The same in Centrifugo's protocol, beside raw topics.
+    Centrifugo,
     /// All publish to all.
     Everyone,
     /// Connections made and ended.
@@ -97,9 +108,10 @@ pub enum Service {
 
 impl Group {
     /// All of them, in the order of the tables.
-    pub const ALL: [Group; 7] = [
+    pub const ALL: [Group; 8] = [
         Group::Echo,
         Group::Broadcast,
+        Group::Centrifugo,
         Group::Everyone,
         Group::Connect,
         Group::Idle,
@@ -112,6 +124,7 @@ impl Group {
         match self {
             Group::Echo => "echo",
             Group::Broadcast => "broadcast",
+            Group::Centrifugo => "centrifugo",
             Group::Everyone => "everyone",
             Group::Connect => "connect",
             Group::Idle => "idle",
@@ -124,9 +137,11 @@ impl Group {
     pub fn service(self) -> Service {
         match self {
             Group::Echo | Group::Connect | Group::Idle => Service::Echo,
-            Group::Broadcast | Group::Everyone | Group::Stalled | Group::Bystanders => {
-                Service::Broadcast
-            }
+            Group::Broadcast
+            | Group::Centrifugo
+            | Group::Everyone
+            | Group::Stalled
+            | Group::Bystanders => Service::Broadcast,
         }
     }
 
@@ -135,7 +150,12 @@ impl Group {
         match self {
             Group::Stalled => Some("last_subscriber"),
             Group::Bystanders => Some("bystander"),
-            Group::Echo | Group::Broadcast | Group::Everyone | Group::Connect | Group::Idle => None,
+            Group::Echo
+            | Group::Broadcast
+            | Group::Centrifugo
+            | Group::Everyone
+            | Group::Connect
+            | Group::Idle => None,
         }
     }
 }
@@ -146,6 +166,7 @@ impl Cell {
         match self {
             Cell::Echo { .. } => Group::Echo,
             Cell::Broadcast { .. } => Group::Broadcast,
+            Cell::Centrifugo { .. } => Group::Centrifugo,
             Cell::Everyone { .. } => Group::Everyone,
             Cell::Connect { .. } => Group::Connect,
             Cell::Idle { .. } => Group::Idle,
@@ -160,9 +181,9 @@ impl Cell {
             Cell::Echo { connections, .. }
             | Cell::Connect { connections }
             | Cell::Idle { connections } => connections,
-            Cell::Broadcast { subscribers, .. } | Cell::Stalled { subscribers, .. } => {
-                subscribers + 1
-            }
+            Cell::Broadcast { subscribers, .. }
+            | Cell::Centrifugo { subscribers, .. }
+            | Cell::Stalled { subscribers, .. } => subscribers + 1,
             Cell::Everyone { clients, .. } => clients,
             Cell::Bystanders {
                 subscribers,
@@ -177,6 +198,7 @@ impl Cell {
         match *self {
             Cell::Echo { size, .. }
             | Cell::Broadcast { size, .. }
+            | Cell::Centrifugo { size, .. }
             | Cell::Everyone { size, .. }
             | Cell::Bystanders { size, .. } => Some(size),
             Cell::Stalled { .. } => Some(STALLED_SIZE),
@@ -200,6 +222,11 @@ impl Cell {
                 format!("{connections} × {}{kind}, {in_flight}", ByteSize(size))
             }
             Cell::Broadcast {
+                subscribers,
+                size,
+                batch,
+            }
+            | Cell::Centrifugo {
                 subscribers,
                 size,
                 batch,
@@ -245,6 +272,11 @@ impl fmt::Display for Cell {
                 size,
                 batch,
             } => format!("{subscribers}x{}x{batch}", Typed(size)),
+            Cell::Centrifugo {
+                subscribers,
+                size,
+                batch,
+            } => format!("broadcast/{subscribers}x{}x{batch}", Typed(size)),
             Cell::Everyone { clients, size } => format!("{clients}x{}", Typed(size)),
             Cell::Connect { connections } | Cell::Idle { connections } => connections.to_string(),
             Cell::Stalled {
@@ -275,7 +307,7 @@ impl FromStr for Cell {
 
     fn from_str(name: &str) -> Result<Self, String> {
         let wrong = || format!("{name:?} is no cell: --list shows how they are called");
-        let (group, numbers) = name.split_once('/').ok_or_else(wrong)?;
+        let (group, numbers) = name.rsplit_once('/').ok_or_else(wrong)?;
         let (numbers, kind) = match numbers.split_once('-') {
             Some((numbers, kind)) if group == "echo" => (numbers, kind),
             _ => (numbers, "binary"),
@@ -301,6 +333,13 @@ impl FromStr for Cell {
                 size,
                 batch,
             }),
+            ("centrifugo/broadcast", &[subscribers, size, batch]) if batch > 0 => {
+                Ok(Cell::Centrifugo {
+                    subscribers,
+                    size,
+                    batch,
+                })
+            }
             ("everyone", &[clients, size]) => Ok(Cell::Everyone { clients, size }),
             ("connect", &[connections]) => Ok(Cell::Connect { connections }),
             ("idle", &[connections]) => Ok(Cell::Idle { connections }),
@@ -345,8 +384,9 @@ impl From<Cell> for String {
 ///   message fills a receive buffer, and depth changes nothing.
 /// - Connections at 20 B: 1 is the round trip, 5,000 what it costs to have many.
 /// - Text where it is costly (beyond ASCII) and where it is not.
+/// - Centrifugo's protocol beside raw topics, of the same server in the same rounds: only the ratio is its.
 /// - The stalled beside none, of as many: only the difference is theirs.
-const FULL: [&str; 38] = [
+const FULL: [&str; 40] = [
     "echo/1x20Bx1",
     "echo/50x20Bx1",
     "echo/500x20Bx1",
@@ -376,6 +416,8 @@ const FULL: [&str; 38] = [
     "broadcast/5000x64Bx64",
     "broadcast/5000x1KiBx1",
     "broadcast/15000x64Bx1",
+    "centrifugo/broadcast/500x64Bx1",
+    "centrifugo/broadcast/500x64Bx64",
     "everyone/50x64B",
     "everyone/500x64B",
     "connect/50",
@@ -481,6 +523,8 @@ mod tests {
             "stalled/5x5",
             "bystanders/5x64Bx0",
             "idle/many",
+            "centrifugo/500x64Bx1",
+            "centrifugo/broadcast/500x64Bx0",
             "churn/5",
         ];
         for name in wrong {
@@ -494,6 +538,10 @@ mod tests {
         assert_eq!(title("echo/50x1KiBx16"), "50 × 1 KiB, 16");
         assert_eq!(title("echo/50x1KiBx1-cjk"), "50 × 1 KiB cjk, 1");
         assert_eq!(title("broadcast/500x64Bx64"), "500 × 64 B, 64 at once");
+        assert_eq!(
+            title("centrifugo/broadcast/500x64Bx1"),
+            "500 × 64 B, 1 at once"
+        );
         assert_eq!(title("stalled/500x1"), "1 of 500 subscribers");
         assert_eq!(title("bystanders/500x64Bx3"), "3 beside 500 × 64 B");
     }

@@ -41,8 +41,8 @@ pub struct About {
 pub enum Program {
     /// The physical limit: told the lengths of frames, since it does not read them.
     Limit(PathBuf),
-    /// Stentor's program.
-    Stentor(PathBuf),
+    /// Stentor's program, and how its topics are spoken to.
+    Stentor(PathBuf, Dialect),
     /// Somebody else's.
     Peer(Peer),
 }
@@ -79,6 +79,8 @@ pub enum Cpu {
 pub const LIMIT: &str = "limit";
 /// The name of ours.
 pub const STENTOR: &str = "stentor";
+/// The name of ours where it is spoken to in Centrifugo's protocol.
+pub const CENTRIFUGO: &str = "stentor+centrifugo";
 
 impl Contestant {
     /// The programs that do the same socket work with no WebSocket work.
@@ -106,7 +108,23 @@ impl Contestant {
                     .to_owned(),
                 note: "one thread, no settings but --log-level off".to_owned(),
             },
-            program: Program::Stentor(program),
+            program: Program::Stentor(program, Dialect::Raw),
+        }
+    }
+
+    /// Ours in Centrifugo's protocol, to be held against its raw topics.
+    pub fn centrifugo(program: PathBuf) -> Self {
+        let raw = Contestant::stentor(program.clone());
+        Contestant {
+            about: About {
+                name: CENTRIFUGO.to_owned(),
+                note: format!(
+                    "{}; Centrifugo's protocol in JSON, no history",
+                    raw.about.note
+                ),
+                ..raw.about
+            },
+            program: Program::Stentor(program, Dialect::Centrifugo),
         }
     }
 
@@ -119,13 +137,20 @@ impl Contestant {
     pub fn serves(&self, group: Group) -> bool {
         match (&self.program, group.service()) {
             // What it does not hold for a connection is no measure of what a server has to.
-            (Program::Limit(_), _) => {
-                !matches!(group, Group::Idle | Group::Stalled | Group::Bystanders)
-            }
-            (Program::Stentor(_), _) => true,
+            // ...and its frames are as long as those of raw topics.
+            (Program::Limit(_), _) => !matches!(
+                group,
+                Group::Centrifugo | Group::Idle | Group::Stalled | Group::Bystanders
+            ),
+            (Program::Stentor(_, Dialect::Raw), _) => true,
+            (Program::Stentor(..), _) => group == Group::Centrifugo,
             (Program::Peer(peer), Service::Echo) => peer.echo.is_some(),
             (Program::Peer(peer), Service::Broadcast) => {
-                peer.broadcast.is_some() && self.why_unfit(group).is_none()
+                let is_fit = match group {
+                    Group::Centrifugo => peer.dialect == Dialect::Centrifugo,
+                    group => self.why_unfit(group).is_none(),
+                };
+                peer.broadcast.is_some() && is_fit
             }
         }
     }
@@ -143,7 +168,7 @@ impl Contestant {
         }
         Some(match &self.program {
             Program::Limit(program) => limit_command(program, cell),
-            Program::Stentor(program) => stentor_command(program, cell.group().service()),
+            Program::Stentor(program, _) => stentor_command(program, cell.group().service()),
             Program::Peer(peer) => peer.command(cell.group().service())?,
         })
     }
@@ -152,14 +177,14 @@ impl Contestant {
     pub fn folder(&self) -> &Path {
         match &self.program {
             Program::Peer(peer) => &peer.folder,
-            Program::Limit(_) | Program::Stentor(_) => Path::new("."),
+            Program::Limit(_) | Program::Stentor(..) => Path::new("."),
         }
     }
 
     /// Whether it is there to be started.
     pub fn is_installed(&self) -> bool {
         match &self.program {
-            Program::Limit(program) | Program::Stentor(program) => program.exists(),
+            Program::Limit(program) | Program::Stentor(program, _) => program.exists(),
             Program::Peer(peer) => peer.probe.as_ref().is_none_or(|probe| probe.exists()),
         }
     }
@@ -168,7 +193,7 @@ impl Contestant {
     pub fn cpu(&self) -> Cpu {
         match &self.program {
             Program::Peer(peer) => peer.cpu,
-            Program::Limit(_) | Program::Stentor(_) => Cpu::Started,
+            Program::Limit(_) | Program::Stentor(..) => Cpu::Started,
         }
     }
 
@@ -176,7 +201,8 @@ impl Contestant {
     pub fn dialect(&self) -> Dialect {
         match &self.program {
             Program::Peer(peer) => peer.dialect,
-            Program::Limit(_) | Program::Stentor(_) => Dialect::Raw,
+            Program::Limit(_) => Dialect::Raw,
+            Program::Stentor(_, dialect) => *dialect,
         }
     }
 }
@@ -294,7 +320,7 @@ impl Entry {
                 return Err(format!("{name}: the command has no {{port}}: {command:?}"));
             }
         }
-        if [LIMIT, STENTOR].contains(&&*self.name) {
+        if [LIMIT, STENTOR, CENTRIFUGO].contains(&&*self.name) {
             return Err(format!("{}: this name is taken", self.name));
         }
         Ok(Contestant {
@@ -387,6 +413,28 @@ mod tests {
         let unfit: Vec<_> = contestants.iter().map(unfit).collect();
         assert_eq!(unfit, [false, true, false, false]);
         assert_eq!(contestants[1].why_unfit(Group::Stalled), None);
+    }
+
+    #[test]
+    fn protocol_is_compared_with_the_raw_topics_of_the_same_server() {
+        let centrifugo = MANIFEST.replace("\"nats\"", "\"centrifugo\"");
+        let mut contestants = parse(&centrifugo, Path::new("/peers")).unwrap();
+        contestants.push(Contestant::limit("limit".into()));
+        contestants.push(Contestant::stentor("nowhere".into()));
+        contestants.push(Contestant::centrifugo("nowhere".into()));
+        let taking = |group: Group| {
+            let takes_part = |one: &Contestant| one.serves(group);
+            contestants.iter().map(takes_part).collect::<Vec<_>>()
+        };
+        assert_eq!(taking(Group::Centrifugo), [false, true, false, true, true]);
+        assert_eq!(taking(Group::Broadcast), [true, true, true, true, false]);
+        let cell = cell("centrifugo/broadcast/500x64Bx1");
+        let [.., raw, protocol] = &contestants[..] else {
+            panic!("{contestants:?}")
+        };
+        assert_eq!(raw.command(&cell), protocol.command(&cell));
+        let dialects = (raw.dialect(), protocol.dialect());
+        assert_eq!(dialects, (Dialect::Raw, Dialect::Centrifugo));
     }
 
     #[test]

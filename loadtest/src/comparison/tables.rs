@@ -52,6 +52,7 @@ impl<'a> Tables<'a> {
         match self.group {
             Group::Echo => "Echo",
             Group::Broadcast => "One publishes, many hear it",
+            Group::Centrifugo => "The same in Centrifugo's protocol",
             Group::Everyone => "Everyone talks to everyone",
             Group::Connect => "Connect",
             Group::Idle => "Memory of idle connections",
@@ -101,7 +102,9 @@ impl<'a> Tables<'a> {
     fn figure(self) -> &'static str {
         match self.group {
             Group::Echo => "Messages per second",
-            Group::Broadcast | Group::Everyone | Group::Bystanders => "Deliveries per second",
+            Group::Broadcast | Group::Centrifugo | Group::Everyone | Group::Bystanders => {
+                "Deliveries per second"
+            }
             Group::Connect => "Handshakes per second",
             Group::Idle => "Memory for each connection, private and written (less is better)",
             Group::Stalled => "Deliveries per second to those that read",
@@ -112,7 +115,11 @@ impl<'a> Tables<'a> {
     pub fn thing(self) -> &'static str {
         match self.group {
             Group::Echo | Group::Idle => "message",
-            Group::Broadcast | Group::Everyone | Group::Stalled | Group::Bystanders => "delivery",
+            Group::Broadcast
+            | Group::Centrifugo
+            | Group::Everyone
+            | Group::Stalled
+            | Group::Bystanders => "delivery",
             Group::Connect => "handshake",
         }
     }
@@ -121,9 +128,11 @@ impl<'a> Tables<'a> {
         match self.group {
             Group::Connect => "from connect to 101",
             Group::Echo | Group::Idle => "round trip in a closed loop",
-            Group::Broadcast | Group::Everyone | Group::Stalled | Group::Bystanders => {
-                "from sending to receiving"
-            }
+            Group::Broadcast
+            | Group::Centrifugo
+            | Group::Everyone
+            | Group::Stalled
+            | Group::Bystanders => "from sending to receiving",
         }
     }
 
@@ -137,7 +146,7 @@ impl<'a> Tables<'a> {
     fn first_column(self) -> &'static str {
         match self.group {
             Group::Echo => "connections, in flight",
-            Group::Broadcast => "subscribers",
+            Group::Broadcast | Group::Centrifugo => "subscribers",
             Group::Everyone => "clients",
             Group::Connect => "connections",
             Group::Idle => "held",

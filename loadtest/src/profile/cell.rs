@@ -127,6 +127,7 @@ fn connect(connections: usize, count: u64) -> Cell {
         load: Load::Connect(connect::Options {
             connections,
             is_storm: false,
+            goal: connect::Goal::Handshake,
         }),
         path: "/".to_owned(),
         one: "handshake",

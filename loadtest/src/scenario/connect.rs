@@ -1,12 +1,16 @@
 //! Connection storm: connect, opening handshake and reset, over and over on a number of connections at a time,
-//! or all at once and held.
+//! or all at once and held. In Centrifugo's protocol a connection is there when its first commands are answered.
 
 use std::time::{Duration, Instant};
 
 use mio::event::Event as Readiness;
 use mio::{Events, Poll, Token};
 use serde::{Deserialize, Serialize};
+use stentor::protocol::Event;
 
+use super::broadcast::TOPIC;
+use super::scout::Scout;
+use crate::centrifugo::{Arrival, Position, Since, Subscription};
 use crate::client::{Client, Fault, PATIENCE, Shared, require_server};
 use crate::failure::{Error, Failure};
 use crate::outcome::{Counted, Outcome, Recorded};
@@ -21,7 +25,27 @@ pub struct Options {
     pub connections: usize,
     /// Open all at once, once, and hold them.
     pub is_storm: bool,
+    /// When a connection has got what it came for.
+    pub goal: Goal,
 }
+
+/// What a connection comes for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Goal {
+    /// The opening handshake.
+    Handshake,
+    /// Centrifugo's connect.
+    Connect,
+    /// Centrifugo's connect, and a subscription to that channel, where `{topic}` becomes another for each connection.
+    Subscribe(String),
+    /// The same with what the client has missed of it: [`MISSED`] publications.
+    Recover(String),
+}
+
+/// Publications that every client has missed which comes back: those of ten seconds with one a second.
+pub const MISSED: usize = 10;
+/// How long a client of Centrifugo's protocol waits before it connects anew: that of Centrifugo's own SDK.
+const REPLY_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A storm of nothing but failures ends here instead of measuring how fast it fails.
 const MOST_FAILURES: u64 = 1000;
@@ -30,10 +54,18 @@ impl Options {
     /// The load in one line.
     pub fn describe(&self) -> String {
         let Options { connections, .. } = self;
+        let goal = match &self.goal {
+            Goal::Handshake => String::new(),
+            Goal::Connect => " + Centrifugo connect".to_owned(),
+            Goal::Subscribe(channel) => format!(" + Centrifugo connect + subscribe to {channel}"),
+            Goal::Recover(channel) => {
+                format!(" + Centrifugo connect + recovery of {MISSED} in {channel}")
+            }
+        };
         if self.is_storm {
-            format!("{connections} connections at once, held")
+            format!("{connections} connections at once{goal}, held")
         } else {
-            format!("connect + handshake + reset, {connections} at a time")
+            format!("connect + handshake{goal} + reset, {connections} at a time")
         }
     }
 }
@@ -47,6 +79,7 @@ pub fn run(options: &Options, job: &Job, line: &mut Line<'_>) -> Result<Outcome,
     require_server(&job.target)?;
     let mut storm = Openings::new(options, job)?;
     let mut events = Events::with_capacity(1024);
+    storm.since = scout(options, job, line)?;
     line.wait_for_all()?;
     let mut run = Run::begin(job, line, crate::failure::Failures::default());
     if options.is_storm {
@@ -63,26 +96,52 @@ pub fn run(options: &Options, job: &Job, line: &mut Line<'_>) -> Result<Outcome,
             Step::Counting => storm.began = Instant::now(),
             Step::Over => break,
         }
-        if storm.is_done() || run.failures.total() >= MOST_FAILURES {
+        let is_hopeless = !options.is_storm && run.failures.total() >= MOST_FAILURES;
+        if storm.is_done() || is_hopeless {
             break;
         }
     }
     let (used, latencies) = run.finish()?;
     storm.count_unanswered(&mut run);
+    let (counted, latency) = match options.goal {
+        Goal::Handshake => (
+            Counted::new("handshakes", "handshake", run.count),
+            Recorded::new("handshake", "until open", &latencies),
+        ),
+        Goal::Connect | Goal::Subscribe(_) | Goal::Recover(_) => (
+            Counted::new("arrivals", "arrival", run.count),
+            Recorded::new("arrival", "until answered", &latencies),
+        ),
+    };
     Ok(Outcome {
-        counted: vec![Counted::new("handshakes", "handshake", run.count)],
-        latencies: vec![Recorded::new("handshake", "until open", &latencies)],
+        counted: vec![counted],
+        latencies: vec![latency],
         used,
         failures: std::mem::take(&mut run.failures),
         ..Outcome::default()
     })
 }
 
-struct Openings {
+/// Learns where a channel stands and lets all clients miss something of it, where that is what they come for.
+fn scout(options: &Options, job: &Job, line: &mut Line<'_>) -> Result<Option<Position>, Error> {
+    let Goal::Recover(channel) = &options.goal else {
+        return Ok(None);
+    };
+    let (mut scout, position) = Scout::arrive(&job.target, channel)?;
+    line.wait_for_all()?; // All processes know the same position.
+    if job.index == 0 {
+        scout.publish(MISSED)?;
+    }
+    Ok(Some(position))
+}
+
+struct Openings<'o> {
+    options: &'o Options,
     poll: Poll,
     shared: Shared,
     slots: Vec<Option<Opening>>,
-    is_storm: bool,
+    /// Where the clients were when they left, if they come back.
+    since: Option<Position>,
     /// The number of the first connection among those of all processes.
     first: usize,
     /// When counting began, and how fast connections may begin.
@@ -99,18 +158,21 @@ struct Openings {
 struct Opening {
     client: Client,
     since: Instant,
+    /// What was said behind the handshake, where that is not all.
+    arrival: Option<Arrival>,
 }
 
-impl Openings {
-    fn new(options: &Options, job: &Job) -> Result<Self, Error> {
+impl<'o> Openings<'o> {
+    fn new(options: &'o Options, job: &Job) -> Result<Self, Error> {
         let (count, first) = job.share(options.connections);
         let mut slots = Vec::new();
         slots.resize_with(count, || None);
         Ok(Openings {
+            options,
             poll: Poll::new().map_err(Error::local("epoll"))?,
             shared: Shared::new(job.target.clone()).with_sample_key(),
             slots,
-            is_storm: options.is_storm,
+            since: None,
             first,
             began: Instant::now(),
             begun: 0,
@@ -146,7 +208,7 @@ impl Openings {
     /// Whether all have begun, and none is on its way any more.
     fn is_done(&self) -> bool {
         let mut held = self.slots.iter().flatten();
-        self.begun == self.most && held.all(|slot| slot.client.is_open())
+        self.begun == self.most && held.all(|opening| opening.is_over(&self.options.goal))
     }
 
     fn connect(&mut self, slot: usize, run: &mut Run<'_, '_>) {
@@ -156,7 +218,11 @@ impl Openings {
             Ok(client) => {
                 client.reset_on_drop();
                 let since = Instant::now();
-                self.slots[slot] = Some(Opening { client, since });
+                self.slots[slot] = Some(Opening {
+                    client,
+                    since,
+                    arrival: None,
+                });
             }
             Err(error) => run.failures.add(Failure::Connect, error),
         }
@@ -185,12 +251,13 @@ impl Openings {
         let Some(mut opening) = self.slots[slot].take() else {
             return;
         };
-        let was_open = opening.client.is_open();
-        match opening.proceed(readiness, &mut self.shared) {
-            Ok(()) if opening.client.is_open() && !was_open => {
-                run.count += 1;
-                run.record(opening.since.elapsed(), 1);
-                if self.is_storm {
+        let goal = &self.options.goal;
+        let was_over = opening.is_over(goal);
+        let subscription = || goal.subscription(self.first + slot, self.since.as_ref());
+        match opening.proceed(readiness, &mut self.shared, goal, subscription) {
+            Ok(()) if opening.is_over(goal) && !was_over => {
+                opening.count(goal, run);
+                if self.options.is_storm {
                     self.slots[slot] = Some(opening);
                 } else {
                     self.waiting.push(slot);
@@ -199,20 +266,26 @@ impl Openings {
             Ok(()) => self.slots[slot] = Some(opening),
             Err(Fault(failure, what)) => {
                 run.failures.add(failure, what);
-                if !self.is_storm {
+                if !self.options.is_storm {
                     self.waiting.push(slot);
                 }
             }
         }
     }
 
-    /// Handshakes that took all the time there was, or too long.
+    /// Those that took all the time there was, or too long; of a storm, all that it left.
     fn count_unanswered(&mut self, run: &mut Run<'_, '_>) {
-        let counted = self.began.elapsed().min(PATIENCE);
+        let goal = &self.options.goal;
+        let counted = if self.options.is_storm {
+            Duration::ZERO
+        } else {
+            self.began.elapsed().min(goal.patience())
+        };
         for opening in self.slots.iter().flatten() {
             let waited = opening.since.elapsed();
-            if !opening.client.is_open() && waited >= counted {
-                let what = format_args!("no handshake after {waited:.1?}");
+            if !opening.is_over(goal) && waited >= counted {
+                let awaited = opening.awaited();
+                let what = format_args!("no {awaited} after {waited:.1?}");
                 run.failures.add(Failure::Unanswered, what);
             }
         }
@@ -220,11 +293,77 @@ impl Openings {
 }
 
 impl Opening {
-    fn proceed(&mut self, readiness: &Readiness, shared: &mut Shared) -> Result<(), Fault> {
-        self.client.ready(readiness)?;
-        if self.client.wants_receive(readiness) {
-            self.client.receive(shared, |_, _| Ok(()))?;
+    fn proceed(
+        &mut self,
+        readiness: &Readiness,
+        shared: &mut Shared,
+        goal: &Goal,
+        subscription: impl FnOnce() -> Option<Subscription>,
+    ) -> Result<(), Fault> {
+        let Opening {
+            client, arrival, ..
+        } = self;
+        client.ready(readiness)?;
+        if client.wants_receive(readiness) {
+            client.receive(shared, |client, event| match (event, &mut *arrival) {
+                (Event::Message(message), Some(arrival)) => arrival.hear(client, message.payload()),
+                _ => Ok(()),
+            })?;
+        }
+        if *goal != Goal::Handshake && client.is_open() && arrival.is_none() {
+            *arrival = Some(Arrival::begin(client, subscription())?);
         }
         Ok(())
+    }
+
+    fn is_over(&self, goal: &Goal) -> bool {
+        match goal {
+            Goal::Handshake => self.client.is_open(),
+            _ => self.arrival.as_ref().is_some_and(Arrival::is_over),
+        }
+    }
+
+    /// What it has not got yet.
+    fn awaited(&self) -> &'static str {
+        match self.arrival {
+            None => "handshake",
+            Some(_) => "reply",
+        }
+    }
+
+    /// Counts one that has got what it came for, if it would have waited for it.
+    fn count(&self, goal: &Goal, run: &mut Run<'_, '_>) {
+        let waited = self.since.elapsed();
+        run.record(waited, 1);
+        if waited <= goal.patience() {
+            run.count += 1;
+        } else {
+            let what = format_args!("answered only after {waited:.1?}");
+            run.failures.add(Failure::Unanswered, what);
+        }
+    }
+}
+
+impl Goal {
+    /// How long a client waits.
+    fn patience(&self) -> Duration {
+        match self {
+            Goal::Handshake => PATIENCE,
+            Goal::Connect | Goal::Subscribe(_) | Goal::Recover(_) => REPLY_PATIENCE,
+        }
+    }
+
+    /// What the `number`th connection subscribes to; `since` is where it was when it left.
+    fn subscription(&self, number: usize, since: Option<&Position>) -> Option<Subscription> {
+        match self {
+            Goal::Handshake | Goal::Connect => None,
+            Goal::Subscribe(channel) => Some(Subscription::to(
+                channel.replace(TOPIC, &format!("t{number}")),
+            )),
+            Goal::Recover(channel) => Some(Subscription {
+                channel: channel.clone(),
+                since: Since::Recover(since?.clone(), MISSED),
+            }),
+        }
     }
 }

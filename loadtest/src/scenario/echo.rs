@@ -21,7 +21,7 @@ use stentor::protocol::Event;
 
 use crate::client::{Client, Fault, Shared, Width, require_server};
 use crate::cycle::Cycle;
-use crate::dial::{Dialer, Wanted};
+use crate::dial::{Dialer, Manners, Wanted};
 use crate::failure::{Error, Failure, Failures};
 use crate::latency::Latencies;
 use crate::outcome::{Counted, Outcome, Recorded};
@@ -177,7 +177,7 @@ impl Load {
             first,
             path: &|_| job.target.path.clone(),
             width: &|_| Width::Normal,
-            may_speak_first: false,
+            manners: Manners::Silent,
         };
         dialer.open(wanted, |open| {
             // Nobody listens any more: the next who has to be heard finds out.

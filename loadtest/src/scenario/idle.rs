@@ -6,14 +6,16 @@ use mio::{Events, Poll};
 use serde::{Deserialize, Serialize};
 use stentor::protocol::Event;
 
+use crate::centrifugo::{self, Subscription};
 use crate::client::{Client, Fault, Shared, Width, require_server};
-use crate::dial::{Dialer, Wanted};
+use crate::dial::{Dialer, Manners, Wanted};
 use crate::failure::{Error, Failure, Failures};
 use crate::kernel::SocketMemory;
 use crate::outcome::{Counted, Outcome};
 use crate::payload::Kind;
 use crate::process::Memory;
 use crate::report::{Figure, Unit};
+use crate::scenario::broadcast::TOPIC;
 use crate::units::float;
 use crate::wait::wait;
 use crate::worker::{Job, Line, Run, Said, Step};
@@ -25,6 +27,9 @@ pub struct Options {
     pub connections: usize,
     /// Whether each sends one message and awaits its echo before it falls idle.
     pub echo_once: bool,
+    /// The channel that each subscribes to in Centrifugo's protocol, if that is spoken. `{topic}` in it, as in the path,
+    /// becomes another for each connection.
+    pub channel: Option<String>,
 }
 
 /// Connections at the first reading: everything a server allocates once has been allocated by then.
@@ -46,7 +51,12 @@ impl Options {
         } else {
             ""
         };
-        format!("{BASE} → {} idle connections{echoed}", self.connections)
+        let subscribed = match &self.channel {
+            Some(channel) => format!(", Centrifugo, subscribed to {channel}"),
+            None => String::new(),
+        };
+        let connections = self.connections;
+        format!("{BASE} → {connections} idle connections{echoed}{subscribed}")
     }
 }
 
@@ -118,6 +128,11 @@ impl<'j> Held<'j> {
     fn open_up_to(&mut self, count: usize, line: &mut Line<'_>) -> Result<(), Error> {
         let (_, first) = self.job.share(self.options.connections);
         let from = self.clients.len();
+        let numbered =
+            |template: &str, place: usize| template.replace(TOPIC, &format!("t{}", first + place));
+        let channel = self.options.channel.as_deref();
+        let subscription =
+            |place: usize| Subscription::to(numbered(channel.unwrap_or_default(), place));
         let mut dialer = Dialer {
             poll: &mut self.poll,
             shared: &mut self.shared,
@@ -128,9 +143,12 @@ impl<'j> Held<'j> {
         let wanted = Wanted {
             places: from..count,
             first,
-            path: &|_| self.job.target.path.clone(),
+            path: &|place| numbered(&self.job.target.path, place),
             width: &|_| Width::Normal,
-            may_speak_first: true,
+            manners: match channel {
+                Some(_) => Manners::Centrifugo(&subscription),
+                None => Manners::Talkative,
+            },
         };
         dialer.open(wanted, |open| {
             // Nobody listens any more: the next who has to be heard finds out.
@@ -230,11 +248,16 @@ impl<'j> Held<'j> {
         wait(&mut self.poll, events, timeout)?;
         for readiness in events.iter() {
             let mut pings = 0;
+            let is_centrifugo = self.options.channel.is_some();
             self.with(readiness.token().0, |client, shared| {
                 client.ready(readiness)?;
-                client.receive(shared, |_, event| match event {
+                client.receive(shared, |client, event| match event {
                     Event::Ping(_) => {
                         pings += 1;
+                        Ok(())
+                    }
+                    Event::Message(message) if is_centrifugo => {
+                        pings += centrifugo::answer_pings(client, message.payload())?;
                         Ok(())
                     }
                     Event::Message(_) => {

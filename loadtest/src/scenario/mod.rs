@@ -5,6 +5,7 @@ pub mod churn;
 pub mod connect;
 pub mod echo;
 pub mod idle;
+mod scout;
 mod stamp;
 
 use serde::{Deserialize, Serialize};

@@ -1,5 +1,7 @@
 //! What every message carries: who sent it, the how-manieth it is, and when; then filler that follows from these.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rustix::time::{ClockId, clock_gettime};
 
 /// The beginning of a payload.
@@ -33,6 +35,8 @@ const LAST: u32 = 1 << 31;
 impl Stamp {
     /// The smallest payload.
     pub(super) const LEN: usize = 24;
+    /// The smallest payload of text: each three bytes are four characters that no format has to escape.
+    pub(super) const TEXT_LEN: usize = Self::LEN / 3 * 4;
 
     fn to_bytes(self) -> [u8; Self::LEN] {
         let publisher = self.publisher | if self.is_last { LAST } else { 0 };
@@ -72,6 +76,7 @@ fn check(publisher: u32, sequence: u64, sent: u64) -> u32 {
 /// Payloads of one length.
 #[derive(Debug)]
 pub(super) struct Payloads {
+    is_text: bool,
     filler: usize,
     /// What fillers are cut from: of each sequence number at another place.
     pattern: Box<[u8]>,
@@ -85,36 +90,78 @@ impl Payloads {
     pub(super) fn new(size: usize) -> Self {
         let filler = size - Stamp::LEN;
         let mut pattern = vec![0; filler + PLACES];
-        // The same in all processes.
-        fastrand::Rng::with_seed(PLACES as u64).fill(&mut pattern);
+        same_everywhere().fill(&mut pattern);
         Payloads {
+            is_text: false,
             filler,
             pattern: pattern.into(),
         }
     }
 
+    /// Of `size` letters, digits and the like, no fewer than [`Stamp::TEXT_LEN`].
+    pub(super) fn text(size: usize) -> Self {
+        let filler = size - Stamp::TEXT_LEN;
+        let mut random = same_everywhere();
+        let letters = (0..filler + PLACES).map(|_| random.alphanumeric() as u8);
+        Payloads {
+            is_text: true,
+            filler,
+            pattern: letters.collect(),
+        }
+    }
+
     /// Appends a payload.
     pub(super) fn write(&self, stamp: Stamp, out: &mut Vec<u8>) {
-        out.extend_from_slice(&stamp.to_bytes());
+        let bytes = stamp.to_bytes();
+        if self.is_text {
+            let mut text = [0; Stamp::TEXT_LEN];
+            URL_SAFE_NO_PAD
+                .encode_slice(bytes, &mut text)
+                .expect("the text of a stamp has its length");
+            out.extend_from_slice(&text);
+        } else {
+            out.extend_from_slice(&bytes);
+        }
         out.extend_from_slice(self.filler(stamp.sequence));
     }
 
     /// The stamp of a payload, unless the length is another or the stamp was changed.
     #[inline]
     pub(super) fn stamp(&self, payload: &[u8]) -> Option<Stamp> {
-        let (stamp, filler) = payload.split_first_chunk()?;
-        Stamp::of_bytes(stamp).filter(|_| filler.len() == self.filler)
+        let (stamp, filler) = payload.split_at_checked(self.stamp_len())?;
+        if filler.len() != self.filler {
+            return None;
+        }
+        if !self.is_text {
+            return Stamp::of_bytes(stamp.first_chunk()?);
+        }
+        let mut bytes = [0; Stamp::LEN];
+        URL_SAFE_NO_PAD.decode_slice(stamp, &mut bytes).ok()?;
+        Stamp::of_bytes(&bytes)
     }
 
     /// Whether what follows the stamp is what was sent.
     pub(super) fn is_filled_right(&self, stamp: &Stamp, payload: &[u8]) -> bool {
-        payload[Stamp::LEN..] == *self.filler(stamp.sequence)
+        payload[self.stamp_len()..] == *self.filler(stamp.sequence)
+    }
+
+    const fn stamp_len(&self) -> usize {
+        if self.is_text {
+            Stamp::TEXT_LEN
+        } else {
+            Stamp::LEN
+        }
     }
 
     fn filler(&self, sequence: u64) -> &[u8] {
         let place = (sequence % PLACES as u64) as usize;
         &self.pattern[place..place + self.filler]
     }
+}
+
+/// Chance that is the same in all processes.
+fn same_everywhere() -> fastrand::Rng {
+    fastrand::Rng::with_seed(PLACES as u64)
 }
 
 #[cfg(test)]
@@ -137,6 +184,35 @@ mod tests {
             assert_eq!(payloads.stamp(&payload), Some(STAMP));
             assert!(payloads.is_filled_right(&STAMP, &payload));
             assert_eq!(payloads.stamp(&payload[..size - 1]), None);
+        }
+    }
+
+    #[test]
+    fn text_needs_no_escapes_and_is_read_as_it_was_written() {
+        for size in [32, 33, 64, 1024] {
+            let (payloads, mut payload) = (Payloads::text(size), Vec::new());
+            payloads.write(STAMP, &mut payload);
+            assert_eq!(payload.len(), size);
+            let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_".contains(byte);
+            assert!(payload.iter().all(is_plain));
+            assert_eq!(payloads.stamp(&payload), Some(STAMP));
+            assert!(payloads.is_filled_right(&STAMP, &payload));
+            assert_eq!(payloads.stamp(&payload[..size - 1]), None);
+        }
+    }
+
+    #[test]
+    fn single_changed_character_is_noticed_wherever_it_is() {
+        let (payloads, mut payload) = (Payloads::text(64), Vec::new());
+        payloads.write(STAMP, &mut payload);
+        for at in 0..64 {
+            let right = std::mem::replace(&mut payload[at], b'=');
+            assert_eq!(payloads.stamp(&payload).is_some(), at >= Stamp::TEXT_LEN);
+            payload[at] = if right == b'a' { b'b' } else { b'a' };
+            let stamp = payloads.stamp(&payload);
+            assert_eq!(stamp.is_some(), at >= Stamp::TEXT_LEN, "character {at}");
+            assert!(stamp.is_none_or(|stamp| !payloads.is_filled_right(&stamp, &payload)));
+            payload[at] = right;
         }
     }
 

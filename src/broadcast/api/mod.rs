@@ -16,6 +16,7 @@ use stentor::protocol::http::{Request, Response};
 
 use self::command::{Batch, Method};
 use self::desk::Desk;
+pub(super) use self::key::is_same;
 use super::client::Clients;
 use super::client::codes::METHOD_NOT_FOUND;
 use super::exchange::Exchange;

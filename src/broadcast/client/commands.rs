@@ -242,8 +242,7 @@ impl Clients {
     }
 
     pub(super) fn returned(&mut self, id: u32, returned: &Returned) {
-        let data = super::json::one_line(&returned.data);
-        let result = super::Object::new().json("data", &data).end();
+        let result = super::Object::new().json("data", &returned.data).end();
         self.reply(id, "rpc", &result);
     }
 }

@@ -7,7 +7,7 @@ use stentor::Context;
 use super::codes;
 use super::command::{Connect, Method, Refresh};
 use super::dues::{Tick, ticks};
-use super::json::{Object, one_line};
+use super::json::Object;
 use super::state::{Client, ClientKey, Stage, Transport};
 use super::subscribe::{Request, asks_hook, is_permitted, judge_name};
 use super::{Clients, Failure, Flow, LEAVE, World, push, unix_now};
@@ -168,7 +168,7 @@ impl Clients {
         if wanted.len() > options.channel_limit {
             return Err(codes::CHANNEL_LIMIT.into());
         }
-        let data = one_line(&connected.data);
+        let data = connected.data.clone();
         self.identify(ctx, rules, key, connected);
         let subs = self.enter_wanted(ctx, rules, key, connect, &wanted)?;
         let client = &self.all[key.0 as usize];
@@ -272,7 +272,7 @@ impl Clients {
         client.expire_at = connected.expire_at;
         if !(connected.info.is_empty() && connected.meta.is_empty()) {
             let rare = client.rare();
-            rare.info = one_line(&connected.info).into();
+            rare.info = connected.info.into();
             rare.meta = connected.meta.into();
         }
         // Those who came together are not pinged together: the first time is between a half and a
@@ -397,14 +397,15 @@ impl Clients {
     fn ask_refresh(&mut self, ctx: &mut Context<'_, Place>, world: &mut World<'_>, key: ClientKey) {
         // Until the answer comes, and if none does.
         self.all[key.0 as usize].expire_at = unix_now() + REPRIEVE;
-        let (ticket, answers) = self.ask_to_stay(ctx, key);
+        let (ticket, answers) = self.ask(ctx, key);
+        let number = ticket.number;
         let client = &self.all[key.0 as usize];
         let uuid = client.uuid.text();
         let request = RefreshRequest {
             client: client.view(&uuid),
         };
         match world.hooks.refresh(&request, Ask::new(ticket, answers)) {
-            Answer::Later => {}
+            Answer::Later => self.all[key.0 as usize].rare().refreshing = Some(number),
             Answer::Now(result) => self.refreshed(ctx, world.rules, key, result),
             // Nobody says that it may.
             Answer::Usual => self.disconnect(ctx, key, &codes::CONNECTION_EXPIRED),
@@ -427,7 +428,7 @@ impl Clients {
                 let client = &mut self.all[key.0 as usize];
                 client.expire_at = refreshed.expire_at;
                 if !refreshed.info.is_empty() {
-                    client.rare().info = one_line(&refreshed.info).into();
+                    client.rare().info = refreshed.info.into();
                 }
                 self.look_again(ctx, rules, key);
             }
@@ -460,7 +461,7 @@ fn by_token(world: &World<'_>, connect: &Connect) -> Result<Connected, Failure> 
     }
 }
 
-/// The channels that a token names, each once.
+/// The channels that come with a token, each once.
 fn names_of(connected: &Connected) -> BTreeSet<&str> {
     let subs = connected.subs.iter().map(|(channel, _)| channel.as_str());
     subs.chain(connected.channels.iter().map(String::as_str))
@@ -520,8 +521,10 @@ pub(super) fn expiry(client: &Client, rules: &Rules, tick: Tick) -> Option<Tick>
         .map(|at| at.saturating_add(grace.as_secs()));
     let sub_grace = options.expired_sub_close_delay.as_secs();
     let subs = client.subs.iter().filter(|sub| sub.expire_at != 0);
-    let first = subs.map(|sub| sub.expire_at.saturating_add(sub_grace));
-    let first = first.chain(own).min()?;
+    let first = subs
+        .map(|sub| sub.expire_at.saturating_add(sub_grace))
+        .chain(own)
+        .min()?;
     let left = first.saturating_sub(unix_now()).min(MOST_TTL);
     Some(tick + ticks(std::time::Duration::from_secs(left)).max(1))
 }

@@ -28,7 +28,7 @@ impl Dues {
     }
 
     pub(super) fn tick(&self, now: Instant) -> Tick {
-        ticks(now.saturating_duration_since(self.start))
+        whole_ticks(now.saturating_duration_since(self.start), Tick::MAX)
     }
 
     /// Moves a client from one due time, if it has one, to another; 0 is none.
@@ -70,9 +70,13 @@ impl Dues {
 
 /// A duration in whole ticks, at least one if it is any time at all.
 pub(super) fn ticks(duration: Duration) -> Tick {
-    let ticks = duration.as_millis().div_ceil(TICK.as_millis());
     // It is far away: a year counts as much.
-    ticks.min(4 * 365 * 24 * 3600) as Tick
+    whole_ticks(duration, 4 * 365 * 24 * 3600)
+}
+
+fn whole_ticks(duration: Duration, most: Tick) -> Tick {
+    let ticks = duration.as_millis().div_ceil(TICK.as_millis());
+    ticks.min(most.into()) as Tick
 }
 
 #[cfg(test)]
@@ -110,6 +114,15 @@ mod tests {
         assert_eq!(dues.arm(then), None);
         dues.disarm(8);
         assert_eq!(dues.arm(start + TICK * 8), Some(Duration::from_millis(1)));
+    }
+
+    #[test]
+    fn time_goes_on_after_a_year() {
+        let start = Instant::now();
+        let dues = Dues::new(start);
+        let year = Duration::from_secs(365 * 24 * 3600);
+        let later = dues.tick(start + 2 * year + Duration::from_secs(1));
+        assert_eq!(later, 2 * ticks(year) + 4);
     }
 
     #[test]

@@ -18,7 +18,8 @@ impl Object {
             self.0.push('"');
             self.0.push_str(name);
             self.0.push_str("\":");
-            self.0.push_str(json);
+            // Programs and tokens may write it on several lines.
+            self.0.extend(json.split(LINE_ENDS));
         }
         self
     }
@@ -70,7 +71,10 @@ impl Object {
     }
 }
 
-/// JSON in one line: a line feed in it is only whitespace.
+/// They end a reply; in JSON they are only whitespace.
+const LINE_ENDS: [char; 2] = ['\n', '\r'];
+
+/// JSON in one line.
 pub(in crate::broadcast) fn one_line(json: &str) -> String {
-    json.replace(['\n', '\r'], "")
+    json.replace(LINE_ENDS, "")
 }

@@ -280,7 +280,6 @@ impl Clients {
             since,
             expire_at: 0,
             asked: 0,
-            asked_refresh: 0,
             rare: None,
         };
         let has_request = pending.request.is_some();
@@ -364,10 +363,7 @@ impl Clients {
         if rest.trim_ascii().is_empty() {
             return self.disconnect(ctx, key, &codes::BAD_COMMAND);
         }
-        // A client lives while a command of it waits.
-        let is_pong = rest.trim_ascii() == b"{}";
-        if !is_pong
-            && let Some(rare) = &mut self.all[key.0 as usize].rare
+        if let Some(rare) = &mut self.all[key.0 as usize].rare
             && let Some(waiting) = &mut rare.waiting
         {
             waiting.rest.push(b'\n');
@@ -492,6 +488,11 @@ impl Clients {
         disconnect: &Disconnect,
     ) {
         self.flush(ctx, key);
+        // A hook may say anything; with another code nothing would be sent, and nothing ended.
+        let disconnect = match disconnect.code {
+            3000..=4999 => disconnect,
+            _ => &codes::INTERNAL_ERROR,
+        };
         let Disconnect { code, reason } = disconnect;
         *self.counts.disconnects.entry(*code).or_default() += 1;
         let client = &self.all[key.0 as usize];
@@ -504,6 +505,7 @@ impl Clients {
         client.subs = Vec::new();
         if let Some(rare) = &mut client.rare {
             rare.waiting = None;
+            rare.refreshing = None;
         }
         let (id, due) = (client.id, std::mem::take(&mut client.due));
         if let Some(dues) = &mut self.dues {

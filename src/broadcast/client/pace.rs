@@ -59,10 +59,14 @@ impl Clients {
             return;
         }
         if client.ping_at != 0 && now >= client.ping_at {
-            if client.is_pinged {
+            if client.is_pinged && client.is_waiting() {
+                // So may its pong.
+                client.ping_at = now + ticks(options.pong_timeout);
+            } else if client.is_pinged {
                 return self.disconnect(ctx, key, &codes::NO_PONG);
+            } else {
+                self.ping(ctx, world.rules, key, now);
             }
-            self.ping(ctx, world.rules, key, now);
         }
         self.look_at_expiry(ctx, world, key);
     }

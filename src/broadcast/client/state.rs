@@ -38,10 +38,8 @@ pub(super) struct Client {
     pub(super) since: Tick,
     /// Seconds of Unix time at which its time is over; 0 for never.
     pub(super) expire_at: u64,
-    /// Which question to a hook about a command is the last.
+    /// Which question to a hook is the last.
     pub(super) asked: u32,
-    /// ...and about its time: commands come and go meanwhile.
-    pub(super) asked_refresh: u32,
     /// What few clients have.
     pub(super) rare: Option<Box<Rare>>,
 }
@@ -54,10 +52,14 @@ pub(super) struct Rare {
     pub(super) headers: Box<[(Box<str>, Box<str>)]>,
     /// A command whose hook has not answered, and what the client said since.
     pub(super) waiting: Option<Waiting>,
+    /// The number of the question whether it may stay, if that has not been answered.
+    pub(super) refreshing: Option<u32>,
 }
 
 #[derive(Debug)]
 pub(super) struct Waiting {
+    /// Of the question.
+    pub(super) number: u32,
     pub(super) command: Command,
     pub(super) rest: Vec<u8>,
 }

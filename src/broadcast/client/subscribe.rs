@@ -12,9 +12,8 @@ use stentor::{Context, KeptPublication};
 use super::codes::{self, ErrorReply};
 use super::command::{Method, Since, SubRefresh, Subscribe};
 use super::connect::{is_unknown, lifetime};
-use super::json::one_line;
 use super::state::{ClientKey, Effective, Sub};
-use super::{Clients, Failure, World, publication_json, unix_now};
+use super::{Clients, Failure, World, publication_json, push, unix_now};
 use crate::broadcast::auth::TokenError;
 use crate::broadcast::channel::{ChannelOptions, Name, Permission};
 use crate::broadcast::hooks::{Answer, Ask, SubscribeRequest, Subscribed};
@@ -70,6 +69,7 @@ struct Past {
     was_recovering: bool,
     /// The position that it had.
     offset: u64,
+    is_recoverable: bool,
 }
 
 impl Clients {
@@ -215,6 +215,42 @@ impl Clients {
         grant: &Subscribed,
         request: &Request,
     ) -> Result<String, Failure> {
+        let past = self.take_seat(ctx, rules, key, channel, grant, request)?;
+        Ok(describe(channel, grant, &past))
+    }
+
+    /// Subscribes a client that did not ask; answers the insides of the pushes that tell it, in their
+    /// order. What it missed comes behind the subscription: no client looks for it within.
+    pub(super) fn bring(
+        &mut self,
+        ctx: &mut Context<'_, Place>,
+        rules: &Rules,
+        key: ClientKey,
+        channel: &str,
+        grant: &Subscribed,
+        since: Option<Since>,
+    ) -> Result<Vec<String>, Failure> {
+        let request = Request::server_side(since);
+        let mut past = self.take_seat(ctx, rules, key, channel, grant, &request)?;
+        let missed = past.recovered.as_mut().map(std::mem::take);
+        let subscribe = push::about(channel, "subscribe", &describe(channel, grant, &past));
+        let missed = missed.into_iter().flatten().map(|publication| {
+            let mut json = Vec::new();
+            publication_json(&publication.view(channel), &mut json);
+            push::about(channel, "pub", &String::from_utf8_lossy(&json))
+        });
+        Ok(std::iter::once(subscribe).chain(missed).collect())
+    }
+
+    fn take_seat(
+        &mut self,
+        ctx: &mut Context<'_, Place>,
+        rules: &Rules,
+        key: ClientKey,
+        channel: &str,
+        grant: &Subscribed,
+        request: &Request,
+    ) -> Result<Past, Failure> {
         let options = rules.options_of(channel);
         let effective = Effective::of(options, grant.overrides);
         let client = &self.all[key.0 as usize];
@@ -243,7 +279,7 @@ impl Clients {
         }
         let id = client.id;
         let info = if options.presence || options.join_leave {
-            client.describe(&one_line(&grant.info))
+            client.describe(&grant.info)
         } else {
             String::new()
         };
@@ -263,14 +299,17 @@ impl Clients {
         client.subs.reserve_exact(1);
         client.subs.push(Sub {
             channel: channel.into(),
-            info: one_line(&grant.info).into(),
+            info: grant.info.as_str().into(),
             expire_at: grant.expire_at,
             is_server_side: request.is_server_side,
             is_positioned,
             is_granted: false,
         });
         self.fresh.push(channel.into());
-        Ok(describe(channel, grant, &past, is_recoverable))
+        Ok(Past {
+            is_recoverable,
+            ..past
+        })
     }
 
     /// A client does not hear a channel any more.
@@ -455,11 +494,12 @@ fn past(
         recovered: recovery.publications.filter(fits),
         was_recovering: true,
         offset: since.offset,
+        ..Past::default()
     }
 }
 
 /// The result of a subscribe command.
-fn describe(channel: &str, grant: &Subscribed, past: &Past, is_recoverable: bool) -> String {
+fn describe(channel: &str, grant: &Subscribed, past: &Past) -> String {
     let mut publications = Vec::new();
     for (index, publication) in past.recovered.iter().flatten().enumerate() {
         publications.push(if index == 0 { b'[' } else { b',' });
@@ -476,13 +516,13 @@ fn describe(channel: &str, grant: &Subscribed, past: &Past, is_recoverable: bool
         (None, position) => position.map_or(0, |position| position.offset),
     };
     lifetime(grant.expire_at)
-        .flag("recoverable", is_recoverable)
+        .flag("recoverable", past.is_recoverable)
         .text("epoch", epoch.as_ref().map_or("", |epoch| epoch.as_str()))
         .json("publications", &publications)
         .flag("recovered", past.recovered.is_some())
         .number("offset", offset)
         .flag("positioned", past.position.is_some())
-        .json("data", &one_line(&grant.data))
+        .json("data", &grant.data)
         .flag("was_recovering", past.was_recovering)
         .end()
 }

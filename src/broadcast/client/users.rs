@@ -7,7 +7,6 @@ use stentor::Context;
 
 use super::codes::{self, Disconnect, ErrorReply};
 use super::state::{Client, ClientKey, Stage};
-use super::subscribe::Request;
 use super::{Clients, Failure, command, push};
 use crate::broadcast::hooks::Subscribed;
 use crate::broadcast::{Place, Rules};
@@ -116,11 +115,11 @@ impl Clients {
                 offset,
                 epoch: epoch.into(),
             });
-            let request = Request::server_side(since);
-            match self.enter(ctx, rules, key, channel, grant, &request) {
-                Ok(result) => {
-                    let inside = push::about(channel, "subscribe", &result);
-                    self.push(ctx, key, &inside);
+            match self.bring(ctx, rules, key, channel, grant, since) {
+                Ok(pushes) => {
+                    for inside in &pushes {
+                        self.push(ctx, key, inside);
+                    }
                     self.fresh.clear();
                     self.look_again(ctx, rules, key);
                 }

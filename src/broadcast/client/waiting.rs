@@ -5,40 +5,27 @@ use std::sync::mpsc;
 use stentor::Context;
 
 use super::command::{Command, Method};
-use super::state::{Client, ClientKey, Stage, Waiting};
+use super::state::{Client, ClientKey, Waiting};
 use super::{Clients, Failure, Flow, World, codes};
 use crate::broadcast::Place;
 use crate::broadcast::hooks::{Answers, Outcomes, Ticket};
 
 impl Clients {
-    /// The ticket of the next question about a command of a client, and where the answer goes.
+    /// The ticket of the next question about a client, and where the answer goes.
     pub(super) fn ask(&mut self, ctx: &Context<'_, Place>, key: ClientKey) -> (Ticket, Answers) {
         let client = &mut self.all[key.0 as usize];
         client.asked = client.asked.wrapping_add(1);
-        let (id, number) = (client.id, client.asked);
-        (Ticket { id, number }, self.answers(ctx))
-    }
-
-    /// The same for the question whether a client may stay.
-    pub(super) fn ask_to_stay(
-        &mut self,
-        ctx: &Context<'_, Place>,
-        key: ClientKey,
-    ) -> (Ticket, Answers) {
-        let client = &mut self.all[key.0 as usize];
-        client.asked_refresh = client.asked_refresh.wrapping_add(1);
-        let (id, number) = (client.id, client.asked_refresh);
-        (Ticket { id, number }, self.answers(ctx))
-    }
-
-    fn answers(&mut self, ctx: &Context<'_, Place>) -> Answers {
+        let ticket = Ticket {
+            id: client.id,
+            number: client.asked,
+        };
         let answers = self.answers.get_or_insert_with(|| {
             let (sender, inbox) = mpsc::channel();
             self.inbox = Some(inbox);
             let waker = ctx.waker();
             Answers { sender, waker }
         });
-        answers.clone()
+        (ticket, answers.clone())
     }
 
     /// Other threads have answered.
@@ -53,16 +40,7 @@ impl Clients {
             let Some(Place::Client(key)) = ctx.state_of(ticket.id).map(|place| *place) else {
                 continue; // It has gone meanwhile.
             };
-            let client = &mut self.all[key.0 as usize];
-            let last = match outcome {
-                Outcomes::Refresh(_) => &mut client.asked_refresh,
-                _ => &mut client.asked,
-            };
-            if *last != ticket.number || client.stage == Stage::Over {
-                continue;
-            }
-            *last = last.wrapping_add(1); // One answer is enough.
-            self.hear(ctx, world, key, outcome);
+            self.hear(ctx, world, key, ticket.number, outcome);
         }
     }
 
@@ -72,13 +50,21 @@ impl Clients {
         ctx: &mut Context<'_, Place>,
         world: &mut World<'_>,
         key: ClientKey,
+        number: u32,
         outcome: Outcomes,
     ) {
+        let Some(rare) = &mut self.all[key.0 as usize].rare else {
+            return;
+        };
+        // One answer is enough for each question.
         if let Outcomes::Refresh(refreshed) = outcome {
-            return self.refreshed(ctx, world.rules, key, refreshed);
+            if rare.refreshing.take_if(|asked| *asked == number).is_some() {
+                self.refreshed(ctx, world.rules, key, refreshed);
+            }
+            return;
         }
-        let rare = self.all[key.0 as usize].rare.as_mut();
-        let Some(Waiting { command, rest }) = rare.and_then(|rare| rare.waiting.take()) else {
+        let answered = rare.waiting.take_if(|waiting| waiting.number == number);
+        let Some(Waiting { command, rest, .. }) = answered else {
             return;
         };
         let id = command.id;
@@ -115,11 +101,13 @@ impl Clients {
 
     /// The command waits for an answer.
     pub(super) fn wait(&mut self, key: ClientKey, id: u32, method: Method) {
+        let client = &mut self.all[key.0 as usize];
         let waiting = Waiting {
+            number: client.asked,
             command: Command { id, method },
             rest: Vec::new(),
         };
-        self.all[key.0 as usize].rare().waiting = Some(waiting);
+        client.rare().waiting = Some(waiting);
     }
 }
 

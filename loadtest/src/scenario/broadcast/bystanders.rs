@@ -18,7 +18,7 @@ use stentor::protocol::Event;
 use super::schedule::Schedule;
 use super::{LAST_MESSAGES, Options, TOPIC};
 use crate::client::{Client, Fault, Shared, Width};
-use crate::dial::{Dialer, Wanted};
+use crate::dial::{Dialer, Manners, Wanted};
 use crate::failure::{Error, Failure, Failures};
 use crate::latency::Latencies;
 use crate::outcome::{Counted, Recorded};
@@ -127,7 +127,7 @@ impl Waiting {
             first: options.members() + first,
             path: &|place| path(&job.target.path, job.index, place),
             width: &|_| Width::Normal,
-            may_speak_first: false,
+            manners: Manners::Silent,
         };
         dialer.open(wanted, |open| {
             // Nobody listens any more: the next who has to be heard finds out.

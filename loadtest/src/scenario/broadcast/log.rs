@@ -4,6 +4,7 @@
 //! This checks more than reading would, every byte of every message, and costs a comparison of memory.
 
 use super::sequence::Sequences;
+use crate::frame;
 use crate::scenario::stamp::Stamp;
 
 /// What the members of one topic have received, as far as the first of them has.
@@ -14,13 +15,65 @@ use crate::scenario::stamp::Stamp;
 /// ```
 #[derive(Debug)]
 pub(super) struct Log {
-    frame_len: usize,
+    /// What all frames look like; it may have to be learnt from the first.
+    shape: Option<Shape>,
     bytes: Vec<u8>,
     first: u64,
     len: u64,
     runs: Vec<Run>,
     /// What somebody has who has read all of it.
     sequences: Sequences,
+}
+
+/// What frames of one length have in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    /// How they begin.
+    pub(super) header: Vec<u8>,
+    /// How long they are, header included.
+    pub(super) len: usize,
+}
+
+impl Shape {
+    /// That of a server's binary message.
+    pub(super) fn of_payload(len: usize) -> Self {
+        let mut header = Vec::new();
+        frame::push_server_frame(&mut header, frame::Opcode::Binary, &vec![0; len]);
+        header.truncate(frame::header_len(len));
+        let len = frame::server_frame_len(len);
+        Shape { header, len }
+    }
+
+    /// That of the text message at the start of `input`, if it begins like that; not yet, where more bytes are needed to
+    /// tell.
+    pub(super) fn of_text(input: &[u8], beginning: &[u8]) -> Result<Self, NoShape> {
+        let (header, payload) = match *input {
+            [] | [0x81] | [0x81, 0x7e] | [0x81, 0x7e, _] => return Err(NoShape::NotYet),
+            [0x81, 0x7e, high, low, ..] => (4, u16::from_be_bytes([high, low]).into()),
+            [0x81, len @ 0..=125, ..] => (2, usize::from(len)),
+            _ => return Err(NoShape::Never), // Messages longer than 64 KiB are not compared.
+        };
+        let seen = &input[header..input.len().min(header + beginning.len())];
+        if !beginning.starts_with(seen) || payload < beginning.len() {
+            return Err(NoShape::Never);
+        }
+        if seen.len() < beginning.len() {
+            return Err(NoShape::NotYet);
+        }
+        Ok(Shape {
+            header: input[..header].to_vec(),
+            len: header + payload,
+        })
+    }
+}
+
+/// Why a shape is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoShape {
+    /// More bytes will tell.
+    NotYet,
+    /// It is another message.
+    Never,
 }
 
 /// Neighbours of one publisher that were sent together.
@@ -42,10 +95,10 @@ pub(super) const LONGEST_FRAME: usize = 64 << 10;
 const KEPT: usize = 8 << 20;
 
 impl Log {
-    /// Of frames of one length, of messages of so many publishers.
-    pub(super) fn new(frame_len: usize, publishers: usize) -> Self {
+    /// Of frames of one shape, of messages of so many publishers.
+    pub(super) fn new(shape: Option<Shape>, publishers: usize) -> Self {
         Log {
-            frame_len,
+            shape,
             bytes: Vec::new(),
             first: 0,
             len: 0,
@@ -54,8 +107,19 @@ impl Log {
         }
     }
 
-    pub(super) fn frame_len(&self) -> usize {
-        self.frame_len
+    pub(super) fn shape(&self) -> Option<&Shape> {
+        self.shape.as_ref()
+    }
+
+    /// Learns what all frames look like.
+    pub(super) fn learn(&mut self, shape: Shape) {
+        debug_assert!(self.len == 0, "no frame of another shape was kept");
+        self.shape = Some(shape);
+    }
+
+    /// The length of frames that are kept; there is none before their shape is known.
+    fn frame_len(&self) -> usize {
+        self.shape.as_ref().map_or(usize::MAX, |shape| shape.len)
     }
 
     /// How many messages there are.
@@ -68,18 +132,20 @@ impl Log {
         if from < self.first {
             return 0;
         }
-        let known = (self.len - from).min((input.len() / self.frame_len) as u64) as usize;
-        let start = (from - self.first) as usize * self.frame_len;
+        let frame_len = self.frame_len();
+        let known = (self.len - from).min((input.len() / frame_len) as u64) as usize;
+        if known == 0 {
+            return 0;
+        }
+        let start = (from - self.first) as usize * frame_len;
         let (seen, expected) = (
-            &input[..known * self.frame_len],
-            &self.bytes[start..start + known * self.frame_len],
+            &input[..known * frame_len],
+            &self.bytes[start..start + known * frame_len],
         );
         if seen == expected {
             return known as u64;
         }
-        let pairs = seen
-            .chunks(self.frame_len)
-            .zip(expected.chunks(self.frame_len));
+        let pairs = seen.chunks(frame_len).zip(expected.chunks(frame_len));
         pairs
             .take_while(|(seen, expected)| seen == expected)
             .count() as u64
@@ -118,15 +184,16 @@ impl Log {
         messages: &[(usize, Stamp)],
         sequences: Sequences,
     ) {
-        debug_assert_eq!(frames.len(), messages.len() * self.frame_len);
+        let frame_len = self.frame_len();
+        debug_assert_eq!(frames.len(), messages.len() * frame_len);
         self.sequences = sequences;
         self.bytes.extend_from_slice(frames);
         for (place, stamp) in messages {
             self.push(*place, *stamp);
         }
         if self.bytes.len() > 2 * KEPT {
-            let surplus = (self.bytes.len() - KEPT) / self.frame_len;
-            self.bytes.drain(..surplus * self.frame_len);
+            let surplus = (self.bytes.len() - KEPT) / frame_len;
+            self.bytes.drain(..surplus * frame_len);
             self.first += surplus as u64;
         }
     }
@@ -172,6 +239,11 @@ mod tests {
 
     const FRAME: usize = 4;
 
+    fn shape(len: usize) -> Shape {
+        let header = Vec::new();
+        Shape { header, len }
+    }
+
     fn stamp(sequence: u64, sent: u64) -> Stamp {
         Stamp {
             publisher: 0,
@@ -183,7 +255,7 @@ mod tests {
 
     /// Ten messages, sent two at a time.
     fn ten() -> (Log, Vec<u8>) {
-        let mut log = Log::new(FRAME, 1);
+        let mut log = Log::new(Some(shape(FRAME)), 1);
         let mut sequences = Sequences::new(1);
         let frames: Vec<u8> = (0..10_u8).flat_map(|number| [number; FRAME]).collect();
         let messages: Vec<_> = (0..10)
@@ -194,6 +266,40 @@ mod tests {
         }
         log.append(&frames, &messages, sequences);
         (log, frames)
+    }
+
+    #[test]
+    fn shape_is_learnt_from_a_message_wherever_it_is_cut() {
+        for payload in [7, 125, 126, 1000] {
+            let mut message = b"{push: ".to_vec();
+            message.resize(payload, b'x');
+            let mut frame = Vec::new();
+            frame::push_server_frame(&mut frame, frame::Opcode::Text, &message);
+            let header = frame::header_len(payload);
+            for cut in 0..header + 7 {
+                let learnt = Shape::of_text(&frame[..cut], b"{push: ");
+                assert_eq!(learnt, Err(NoShape::NotYet), "{payload} cut at {cut}");
+            }
+            for cut in [header + 7, frame.len()] {
+                let learnt = Shape::of_text(&frame[..cut], b"{push: ").unwrap();
+                assert_eq!(learnt.header, &frame[..header]);
+                assert_eq!(learnt.len, frame.len());
+            }
+            let other = Shape::of_text(&frame, b"{pull: ");
+            assert_eq!(other, Err(NoShape::Never));
+        }
+        for other in [b"\x82\x07{push: ", b"\x81\x06{push: ", b"\x81\x7f{push: "] {
+            assert_eq!(Shape::of_text(other, b"{push: "), Err(NoShape::Never));
+        }
+    }
+
+    #[test]
+    fn log_without_a_shape_matches_nothing() {
+        let mut log = Log::new(None, 1);
+        assert_eq!(log.matching(0, &[7; FRAME]), 0);
+        log.learn(shape(FRAME));
+        log.append(&[7; FRAME], &[(0, stamp(0, 0))], Sequences::new(1));
+        assert_eq!(log.matching(0, &[7; FRAME]), 1);
     }
 
     #[test]
@@ -232,7 +338,7 @@ mod tests {
 
     #[test]
     fn who_is_too_far_behind_matches_nothing() {
-        let mut log = Log::new(LONGEST_FRAME, 1);
+        let mut log = Log::new(Some(shape(LONGEST_FRAME)), 1);
         let frame = vec![7; LONGEST_FRAME];
         let frames = 2 * KEPT / LONGEST_FRAME + 1;
         for number in 0..frames as u64 {

@@ -1,9 +1,10 @@
 //! One member of a topic: what it has received, and what it publishes.
 
-use super::log::{LONGEST_FRAME, Log};
+use super::log::{LONGEST_FRAME, Log, NoShape, Shape};
 use super::nats::{self, Said};
 use super::sequence::{Disorder, Sequences};
 use super::{Dialect, Options, reached::Reached};
+use crate::centrifugo;
 use crate::client::{Client, Fault};
 use crate::failure::Failure;
 use crate::frame;
@@ -32,6 +33,8 @@ pub(super) struct Inbox {
     reader: Option<nats::Reader>,
     /// The server has done what the greeting asked for.
     pub(super) is_greeted: bool,
+    /// Publications of its own that a Centrifugo server has confirmed.
+    pub(super) confirmed: u64,
     /// Messages.
     pub(super) received: u64,
     /// Where only bytes are counted.
@@ -50,7 +53,7 @@ enum Reading {
 impl Reading {
     fn of(options: &Options, topic: usize) -> Self {
         let is_short = frame::server_frame_len(options.size) <= LONGEST_FRAME;
-        if options.dialect == Dialect::Raw && is_short {
+        if options.dialect != Dialect::Nats && is_short {
             Reading::Compared(0)
         } else {
             Reading::Alone(Sequences::new(options.publishers_of(topic)))
@@ -73,6 +76,7 @@ pub(super) struct Publisher {
 /// What one process knows of all messages.
 #[derive(Debug)]
 pub(super) struct Board {
+    pub(super) dialect: Dialect,
     pub(super) payloads: Payloads,
     pub(super) reached: Reached,
     pub(super) check: Check,
@@ -82,8 +86,6 @@ pub(super) struct Board {
     pub(super) delivered: Vec<u64>,
     /// By topic: what they were.
     pub(super) logs: Vec<Log>,
-    /// The header of all frames.
-    pub(super) header: Vec<u8>,
     /// What the member ahead reads, each message with its publisher's place.
     pub(super) ahead: Vec<(usize, Stamp)>,
 }
@@ -102,6 +104,7 @@ impl Member {
                 reading: Reading::of(options, topic),
                 reader: options.dialect.reader(),
                 is_greeted: false,
+                confirmed: 0,
                 received: 0,
                 bytes: 0,
             },
@@ -225,39 +228,54 @@ impl<'i, 'r, 'l> Intake<'i, 'r, 'l> {
         position: u64,
         input: &mut [u8],
     ) -> Result<Option<usize>, Fault> {
-        let log = &self.board.logs[self.inbox.topic];
-        let frame_len = log.frame_len();
-        let matching = log.matching(position, input);
-        if matching > 0 {
-            self.compared(position, position + matching);
-            return Ok(Some(matching as usize * frame_len));
-        }
-        if let Some(len) = ping_len(input) {
+        if let Some(len) = self.aside_len(input) {
             let whole = input.get_mut(..len);
-            return whole.map(|ping| self.read(client, ping)).transpose();
+            return whole.map(|aside| self.read(client, aside)).transpose();
         }
-        if position == log.len() && self.fresh(input) > 0 {
-            return self.lead(client, position, input).map(Some);
-        }
-        if input.len() < frame_len && self.begins_as_expected(input) {
+        if let Err(NoShape::NotYet) = self.learn(input) {
             return Ok(None);
+        }
+        let log = &self.board.logs[self.inbox.topic];
+        let matching = log.matching(position, input);
+        if let Some(shape) = log.shape() {
+            if matching > 0 {
+                let len = matching as usize * shape.len;
+                self.compared(position, position + matching);
+                return Ok(Some(len));
+            }
+            if position == log.len() && fresh(input, shape) > 0 {
+                return self.lead(client, position, input).map(Some);
+            }
+            if input.len() < shape.len && begins_alike(input, &shape.header) {
+                return Ok(None);
+            }
         }
         self.inbox.reading = Reading::Alone(log.sequences_at(position));
         Ok(Some(0))
     }
 
-    fn begins_as_expected(&self, input: &[u8]) -> bool {
-        let header = &self.board.header;
-        let len = input.len().min(header.len());
-        input[..len] == header[..len]
+    /// Learns from the first message what those of the topic look like, where nobody could say before.
+    fn learn(&mut self, input: &[u8]) -> Result<(), NoShape> {
+        let log = &mut self.board.logs[self.inbox.topic];
+        if log.shape().is_none() {
+            log.learn(Shape::of_text(input, centrifugo::PUSH)?);
+        }
+        Ok(())
     }
 
-    /// Bytes of whole frames with the header that all have.
-    fn fresh(&self, input: &[u8]) -> usize {
-        let frame_len = self.board.logs[self.inbox.topic].frame_len();
-        let frames = input.chunks_exact(frame_len);
-        let alike = frames.take_while(|frame| frame.starts_with(&self.board.header));
-        alike.count() * frame_len
+    /// The length of what is at the start of `input`, if it may stand between messages. As many bytes as a header has are
+    /// needed to tell.
+    fn aside_len(&self, input: &[u8]) -> Option<usize> {
+        match *input {
+            [0x89 | 0x8a] => Some(2), // A Ping or a Pong.
+            [0x89 | 0x8a, len, ..] => Some(2 + usize::from(len & 0x7f)),
+            // A ping or a reply.
+            [0x81, len, ..] if self.board.dialect == Dialect::Centrifugo => {
+                let len = usize::from(len);
+                (len < SHORTEST_PUSH).then_some(2 + len)
+            }
+            _ => None,
+        }
     }
 
     /// Messages that are equal to those which the member ahead has read.
@@ -285,7 +303,10 @@ impl<'i, 'r, 'l> Intake<'i, 'r, 'l> {
         input: &mut [u8],
     ) -> Result<usize, Fault> {
         let topic = self.inbox.topic;
-        let fresh = self.fresh(input);
+        let Some(shape) = self.board.logs[topic].shape() else {
+            return Ok(0);
+        };
+        let (frame_len, fresh) = (shape.len, fresh(input, shape));
         self.inbox.reading = Reading::Alone(self.board.logs[topic].sequences_at(position));
         self.board.ahead.clear();
         self.is_leading = true;
@@ -296,7 +317,7 @@ impl<'i, 'r, 'l> Intake<'i, 'r, 'l> {
             matches!(&self.inbox.reading, Reading::Alone(sequences) if sequences.is_any_missing());
         // Anything else than messages in their turn, and from here on this member reads alone: what it missed,
         // the others may have.
-        if ahead.len() * logs[topic].frame_len() == fresh && !is_any_missing {
+        if ahead.len() * frame_len == fresh && !is_any_missing {
             let to = position + ahead.len() as u64;
             let read = std::mem::replace(&mut self.inbox.reading, Reading::Compared(to));
             if let Reading::Alone(sequences) = read {
@@ -316,11 +337,28 @@ impl<'i, 'r, 'l> Intake<'i, 'r, 'l> {
     /// Takes a WebSocket message.
     #[inline]
     fn message(&mut self, client: &mut Client, message: &[u8]) -> Result<(), Fault> {
-        if self.inbox.reader.is_none() {
-            self.payload(message);
-            return Ok(());
+        match self.board.dialect {
+            Dialect::Raw => {
+                self.payload(message);
+                Ok(())
+            }
+            Dialect::Nats => self.nats_message(client, message),
+            Dialect::Centrifugo => self.centrifugo_message(client, message),
         }
-        self.nats_message(client, message)
+    }
+
+    fn centrifugo_message(&mut self, client: &mut Client, message: &[u8]) -> Result<(), Fault> {
+        centrifugo::read(message, |said| {
+            match said {
+                centrifugo::Said::Publication(payload) => self.payload(payload),
+                centrifugo::Said::Ping => client.send(centrifugo::PONG),
+                centrifugo::Said::Reply(reply) => {
+                    reply.require_published(self.inbox.confirmed)?;
+                    self.inbox.confirmed += 1;
+                }
+            }
+            Ok(())
+        })
     }
 
     fn nats_message(&mut self, client: &mut Client, message: &[u8]) -> Result<(), Fault> {
@@ -361,7 +399,7 @@ impl<'i, 'r, 'l> Intake<'i, 'r, 'l> {
             ..
         } = &mut *self.inbox
         else {
-            unreachable!("who compares does not judge")
+            return Err(Wrong::Corrupt); // It is shorter than any that was published.
         };
         let Some(stamp) = self.board.payloads.stamp(payload) else {
             sequences.note_unreadable();
@@ -424,13 +462,14 @@ impl<'i, 'r, 'l> Intake<'i, 'r, 'l> {
 }
 
 impl Board {
-    /// Before the first message; `header` is that of all frames.
-    pub(super) fn new(options: &Options, header: Vec<u8>) -> Self {
-        let frame_len = frame::server_frame_len(options.size);
+    /// Before the first message.
+    pub(super) fn new(options: &Options) -> Self {
+        let shape = options.dialect.shape(options.size);
         let topics = 0..options.topics;
         let publishers = 0..options.publishers;
         Board {
-            payloads: Payloads::new(options.size),
+            dialect: options.dialect,
+            payloads: options.dialect.payloads(options.size),
             reached: Reached::new(options.publishers),
             check: options.check,
             places: publishers
@@ -438,9 +477,8 @@ impl Board {
                 .collect(),
             delivered: vec![0; options.topics],
             logs: topics
-                .map(|topic| Log::new(frame_len, options.publishers_of(topic)))
+                .map(|topic| Log::new(shape.clone(), options.publishers_of(topic)))
                 .collect(),
-            header,
             ahead: Vec::new(),
         }
     }
@@ -453,14 +491,20 @@ impl Board {
     }
 }
 
-/// The length of a Ping or Pong at the start of `input`: these may stand between messages. As many bytes as a
-/// header has are needed to tell.
-fn ping_len(input: &[u8]) -> Option<usize> {
-    match *input {
-        [0x89 | 0x8a] => Some(2),
-        [0x89 | 0x8a, len, ..] => Some(2 + usize::from(len & 0x7f)),
-        _ => None,
-    }
+/// Centrifugo's messages below this length hold no payload: the stamp alone takes half of it, and what must be around it
+/// the other.
+const SHORTEST_PUSH: usize = 64;
+
+/// Bytes of whole frames of that shape.
+fn fresh(input: &[u8], shape: &Shape) -> usize {
+    let frames = input.chunks_exact(shape.len);
+    let alike = frames.take_while(|frame| frame.starts_with(&shape.header));
+    alike.count() * shape.len
+}
+
+fn begins_alike(input: &[u8], header: &[u8]) -> bool {
+    let len = input.len().min(header.len());
+    input[..len] == header[..len]
 }
 
 #[cold]

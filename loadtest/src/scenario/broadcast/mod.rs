@@ -26,13 +26,15 @@ use rustix::net::RecvFlags;
 use stentor::protocol::Event;
 
 pub use self::bystanders::{Bystanders, PER_SECOND};
+use self::log::Shape;
 use self::member::{Board, Intake, Member, Publisher};
-pub use self::options::{Dialect, Options, SMALLEST, TOPIC};
+pub use self::options::{Dialect, Options, TOPIC};
 use self::schedule::Schedule;
 use super::echo::{Asking, Check};
 use super::stamp::{Stamp, now};
+use crate::centrifugo::{self, Subscription};
 use crate::client::{Client, Fault, PATIENCE, Shared, Width, require_server};
-use crate::dial::{Dialer, Wanted};
+use crate::dial::{Dialer, Manners, Wanted};
 use crate::failure::{Error, Failure, Failures};
 use crate::frame;
 use crate::latency::Latencies;
@@ -153,6 +155,7 @@ impl<'o> Load<'o> {
             None => (first_publisher + place) % options.topics,
             Some(subscriber) => (first_subscriber + subscriber) % options.topics,
         };
+        let subscription = |place: usize| Subscription::to(subject(topic(place)));
         let mut load = Load {
             options,
             job,
@@ -161,7 +164,7 @@ impl<'o> Load<'o> {
             members: Vec::new(),
             first_publisher,
             sent: vec![0; publishers],
-            board: Board::new(options, header(options.size)),
+            board: Board::new(options),
             readers: vec![0; options.topics],
             schedule: None,
             is_publishing: true,
@@ -184,7 +187,11 @@ impl<'o> Load<'o> {
                 }
                 _ => Width::Normal,
             },
-            may_speak_first: options.dialect == Dialect::Nats,
+            manners: match options.dialect {
+                Dialect::Raw => Manners::Silent,
+                Dialect::Nats => Manners::Talkative,
+                Dialect::Centrifugo => Manners::Centrifugo(&subscription),
+            },
         };
         for (place, client) in load.dial(wanted, line)?.into_iter().enumerate() {
             let number = (place < publishers).then(|| (first_publisher + place) as u32);
@@ -508,6 +515,7 @@ impl<'o> Load<'o> {
                 sequence: publisher.sequence,
                 sent,
             };
+            let nth = publisher.sequence;
             publisher.sequence += 1;
             match options.dialect {
                 Dialect::Raw => {
@@ -520,6 +528,15 @@ impl<'o> Load<'o> {
                     nats::publish(&subject, options.size, scratch, |out| {
                         board.payloads.write(stamp, out);
                     });
+                }
+                Dialect::Centrifugo => {
+                    scratch.clear();
+                    let channel = subject(member.inbox.topic);
+                    centrifugo::publish(nth, &channel, scratch, |out| {
+                        board.payloads.write(stamp, out);
+                    });
+                    let command = str::from_utf8(scratch).expect("text was written");
+                    member.client.send(command);
                 }
             }
         }
@@ -619,8 +636,18 @@ impl<'o> Load<'o> {
     fn is_complete(&self) -> bool {
         self.readers().all(|member| match self.options.check {
             Check::Length => self.sent_to(member) == Some(member.inbox.received),
-            _ => member.inbox.is_complete(&self.board),
+            _ => member.inbox.is_complete(&self.board) && self.unconfirmed(member) == 0,
         })
+    }
+
+    /// Publications of a member that its server should have confirmed, and has not.
+    fn unconfirmed(&self, member: &Member) -> u64 {
+        match &member.publisher {
+            Some(publisher) if self.options.dialect == Dialect::Centrifugo => {
+                publisher.sequence.saturating_sub(member.inbox.confirmed)
+            }
+            _ => 0,
+        }
     }
 
     /// How many messages there were for a member, if this process sent all of them.
@@ -647,6 +674,12 @@ impl<'o> Load<'o> {
             if surplus > 0 {
                 let what = format_args!("a member of topic {topic} has {surplus} too many");
                 run.failures.add_many(Failure::Surplus, surplus, what);
+            }
+            let unconfirmed = self.unconfirmed(member);
+            if unconfirmed > 0 {
+                let what = format_args!("{unconfirmed} publications were not confirmed");
+                run.failures
+                    .add_many(Failure::Unanswered, unconfirmed, what);
             }
         }
     }
@@ -733,16 +766,8 @@ fn subject(topic: usize) -> String {
     format!("t{topic}")
 }
 
-/// The header of a server's frame of that size.
-fn header(size: usize) -> Vec<u8> {
-    let mut frame = Vec::new();
-    frame::push_server_frame(&mut frame, frame::Opcode::Binary, &vec![0; size]);
-    frame.truncate(frame::header_len(size));
-    frame
-}
-
 fn require_header(received: &[u8], size: usize) -> Result<(), Fault> {
-    let expected = header(size);
+    let expected = Shape::of_payload(size).header;
     // FIN and no reserved bit; the opcode is left to a program that did not read ours.
     match received.get(..expected.len()) {
         Some(seen) if seen[0] & 0xf0 != 0x80 || seen[1..] != expected[1..] => Err(Fault(

@@ -2,9 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::log::Shape;
 use super::{Bystanders, nats};
+use crate::centrifugo;
 use crate::scenario::echo::{Asking, Check};
-use crate::scenario::stamp::Stamp;
+use crate::scenario::stamp::{Payloads, Stamp};
 use crate::units::ByteSize;
 
 /// What load to make.
@@ -16,7 +18,7 @@ pub struct Options {
     pub publishers: usize,
     /// Topics, which all have as many members, give or take one.
     pub topics: usize,
-    /// Payload bytes of messages, [`SMALLEST`] at least.
+    /// Payload bytes of messages, [`Dialect::smallest`] at least.
     pub size: usize,
     /// Messages that a publisher sends in one write.
     pub batch: usize,
@@ -42,18 +44,50 @@ pub enum Dialect {
     Raw,
     /// The protocol of nats-server: topics are subjects.
     Nats,
+    /// The JSON protocol of Centrifugo: topics are channels, payloads are strings.
+    Centrifugo,
 }
 
-/// The smallest payload: who sent it, its number and its time.
-pub const SMALLEST: usize = Stamp::LEN;
 /// What stands for the topic in a path.
 pub const TOPIC: &str = "{topic}";
 
 impl Dialect {
+    /// The smallest payload: who sent it, its number and its time.
+    pub const fn smallest(self) -> usize {
+        match self {
+            Dialect::Raw | Dialect::Nats => Stamp::LEN,
+            Dialect::Centrifugo => Stamp::TEXT_LEN,
+        }
+    }
+
+    /// Where it is spoken.
+    pub const fn path(self) -> &'static str {
+        match self {
+            Dialect::Raw => "/t/{topic}",
+            Dialect::Nats => "/",
+            Dialect::Centrifugo => centrifugo::PATH,
+        }
+    }
+
     pub(super) fn reader(self) -> Option<nats::Reader> {
         match self {
-            Dialect::Raw => None,
+            Dialect::Raw | Dialect::Centrifugo => None,
             Dialect::Nats => Some(nats::Reader::default()),
+        }
+    }
+
+    pub(super) fn payloads(self, size: usize) -> Payloads {
+        match self {
+            Dialect::Raw | Dialect::Nats => Payloads::new(size),
+            Dialect::Centrifugo => Payloads::text(size),
+        }
+    }
+
+    /// What a frame of that much payload looks like, where it does not depend on the topic and the server.
+    pub(super) fn shape(self, size: usize) -> Option<Shape> {
+        match self {
+            Dialect::Raw | Dialect::Nats => Some(Shape::of_payload(size)),
+            Dialect::Centrifugo => None,
         }
     }
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use self::peer::{Peer, Phase, Progress, Received};
 use super::stamp::{Payloads, Stamp, now};
 use crate::client::{Client, Fault, Shared, Width, require_server};
-use crate::dial::{Dialer, Wanted};
+use crate::dial::{Dialer, Manners, Wanted};
 use crate::failure::{Error, Failure, Failures};
 use crate::latency::Latencies;
 use crate::outcome::{Counted, Outcome, Recorded};
@@ -275,7 +275,7 @@ impl<'o> Churn<'o> {
             first: self.first,
             path: &|_| job.target.path.clone(),
             width: &|_| Width::Normal,
-            may_speak_first: false,
+            manners: Manners::Silent,
         };
         dialer.open(wanted, |open| {
             // Nobody listens any more: the next who has to be heard finds out.
