@@ -234,30 +234,6 @@ fn message_of_many_commands_ends_when_no_more_replies_can_wait() {
 }
 
 #[test]
-fn pong_counts_while_a_command_waits() {
-    let (refresh, _refreshes) = mpsc::channel();
-    let (rpc, rpcs) = mpsc::channel();
-    let hooks = Slow {
-        refresh,
-        rpc,
-        expire_at: 0,
-    };
-    let mut rules = rules(&[]);
-    rules.client.ping_interval = Duration::from_secs(2);
-    rules.client.pong_timeout = Duration::from_secs(1);
-    let server = serve_with(rules, hooks, |_| ());
-    let mut peer = server.connect();
-    peer.say(r#"{"id":2,"rpc":{"method":"later"}}"#);
-    let later = rpcs.recv_timeout(PATIENCE).unwrap();
-    for _ in 0..2 {
-        assert_eq!(peer.hear(), json!({}));
-        peer.say("{}");
-    }
-    later.answer(Ok(Returned::default()));
-    assert_eq!(peer.hear(), json!({"id": 2, "rpc": {}}));
-}
-
-#[test]
 fn client_that_connects_with_too_many_channels_is_sent_away() {
     let closed = ChannelOptions {
         allow_subscribe_for_client: false,
@@ -309,4 +285,36 @@ fn json_of_a_hook_is_told_in_one_line() {
     let info = &join["push"]["join"]["info"];
     assert_eq!((&info["conn_info"], &info["chan_info"]), (&a, &a), "{join}");
     assert_eq!(peer.subscribe("b")["data"], a);
+}
+
+#[test]
+fn largest_message_may_wait_for_a_hook() {
+    let (refresh, _refreshes) = mpsc::channel();
+    let (rpc, rpcs) = mpsc::channel();
+    let hooks = Slow {
+        refresh,
+        rpc,
+        expire_at: 0,
+    };
+    let mut rules = rules(&[]);
+    rules.client.message_size_limit = 128 << 10;
+    let server = serve_with(rules, hooks, |config| {
+        config.protocol.max_message_size = 128 << 10;
+    });
+    let mut peer = server.connect();
+    peer.say(r#"{"id":2,"rpc":{"method":"later"}}"#);
+    let later = rpcs.recv_timeout(PATIENCE).unwrap();
+    let rest = "x".repeat((128 << 10) - 48);
+    let publish = format!(r#"{{"id":3,"publish":{{"channel":"a","data":"{rest}"}}}}"#);
+    let spaces = " ".repeat((128 << 10) - publish.len());
+    peer.say(&format!("{publish}{spaces}"));
+    peer.hears_nothing_more();
+    later.answer(Ok(Returned::default()));
+    assert_eq!(peer.hear(), json!({"id": 2, "rpc": {}}));
+    assert_eq!(peer.hear(), json!({"id": 3, "publish": {}}));
+    peer.say(r#"{"id":4,"rpc":{"method":"later"}}"#);
+    let _waits = rpcs.recv_timeout(PATIENCE).unwrap();
+    peer.say(&publish);
+    peer.say(&publish);
+    assert_eq!(peer.hear_end(), end(3013, "too many requests"));
 }

@@ -10,6 +10,7 @@ mod catalogue_topics;
 mod chunking;
 #[cfg(feature = "broadcast")]
 mod clients;
+#[cfg(feature = "broadcast")]
 mod clients_auth;
 #[cfg(feature = "broadcast")]
 mod clients_enemy;

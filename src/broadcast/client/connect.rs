@@ -7,7 +7,7 @@ use stentor::Context;
 use super::codes;
 use super::command::{Connect, Method, Refresh};
 use super::dues::{Tick, ticks};
-use super::json::{Object, one_line};
+use super::json::Object;
 use super::state::{Client, ClientKey, Stage, Transport};
 use super::subscribe::{Request, asks_hook, is_permitted, judge_name};
 use super::{Clients, Failure, Flow, LEAVE, World, push, unix_now};
@@ -168,7 +168,7 @@ impl Clients {
         if wanted.len() > options.channel_limit {
             return Err(codes::CHANNEL_LIMIT.into());
         }
-        let data = one_line(&connected.data);
+        let data = connected.data.clone();
         self.identify(ctx, rules, key, connected);
         let subs = self.enter_wanted(ctx, rules, key, connect, &wanted)?;
         let client = &self.all[key.0 as usize];
@@ -272,7 +272,7 @@ impl Clients {
         client.expire_at = connected.expire_at;
         if !(connected.info.is_empty() && connected.meta.is_empty()) {
             let rare = client.rare();
-            rare.info = one_line(&connected.info).into();
+            rare.info = connected.info.into();
             rare.meta = connected.meta.into();
         }
         // Those who came together are not pinged together: the first time is between a half and a
@@ -428,7 +428,7 @@ impl Clients {
                 let client = &mut self.all[key.0 as usize];
                 client.expire_at = refreshed.expire_at;
                 if !refreshed.info.is_empty() {
-                    client.rare().info = one_line(&refreshed.info).into();
+                    client.rare().info = refreshed.info.into();
                 }
                 self.look_again(ctx, rules, key);
             }

@@ -50,7 +50,7 @@ use super::exchange::Exchange;
 use super::hooks::{Answers, Hooks, Outcomes, Refusal, Ticket};
 use super::{Place, Rules};
 
-/// What clients may say while a hook thinks: as much as one message.
+/// What clients may say while a hook thinks, or one message if that is more.
 const MOST_WAITING: usize = 64 << 10;
 
 /// Replies that leave before the message at hand is done: little commands have large ones.
@@ -363,15 +363,12 @@ impl Clients {
         if rest.trim_ascii().is_empty() {
             return self.disconnect(ctx, key, &codes::BAD_COMMAND);
         }
-        // A client lives while a command of it waits.
-        let is_pong = rest.trim_ascii() == b"{}";
-        if !is_pong
-            && let Some(rare) = &mut self.all[key.0 as usize].rare
+        if let Some(rare) = &mut self.all[key.0 as usize].rare
             && let Some(waiting) = &mut rare.waiting
         {
             waiting.rest.push(b'\n');
             waiting.rest.extend_from_slice(rest);
-            if waiting.rest.len() > MOST_WAITING {
+            if waiting.rest.len() > MOST_WAITING.max(world.rules.client.message_size_limit + 1) {
                 self.disconnect(ctx, key, &codes::TOO_MANY_REQUESTS);
             }
             return;

@@ -38,7 +38,7 @@ pub(super) struct Client {
     pub(super) since: Tick,
     /// Seconds of Unix time at which its time is over; 0 for never.
     pub(super) expire_at: u64,
-    /// Which question to a hook about a command is the last.
+    /// Which question to a hook is the last.
     pub(super) asked: u32,
     /// What few clients have.
     pub(super) rare: Option<Box<Rare>>,

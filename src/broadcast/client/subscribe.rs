@@ -12,7 +12,6 @@ use stentor::{Context, KeptPublication};
 use super::codes::{self, ErrorReply};
 use super::command::{Method, Since, SubRefresh, Subscribe};
 use super::connect::{is_unknown, lifetime};
-use super::json::one_line;
 use super::state::{ClientKey, Effective, Sub};
 use super::{Clients, Failure, World, publication_json, push, unix_now};
 use crate::broadcast::auth::TokenError;
@@ -280,7 +279,7 @@ impl Clients {
         }
         let id = client.id;
         let info = if options.presence || options.join_leave {
-            client.describe(&one_line(&grant.info))
+            client.describe(&grant.info)
         } else {
             String::new()
         };
@@ -300,7 +299,7 @@ impl Clients {
         client.subs.reserve_exact(1);
         client.subs.push(Sub {
             channel: channel.into(),
-            info: one_line(&grant.info).into(),
+            info: grant.info.as_str().into(),
             expire_at: grant.expire_at,
             is_server_side: request.is_server_side,
             is_positioned,
@@ -523,7 +522,7 @@ fn describe(channel: &str, grant: &Subscribed, past: &Past) -> String {
         .flag("recovered", past.recovered.is_some())
         .number("offset", offset)
         .flag("positioned", past.position.is_some())
-        .json("data", &one_line(&grant.data))
+        .json("data", &grant.data)
         .flag("was_recovering", past.was_recovering)
         .end()
 }

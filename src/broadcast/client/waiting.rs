@@ -15,18 +15,17 @@ impl Clients {
     pub(super) fn ask(&mut self, ctx: &Context<'_, Place>, key: ClientKey) -> (Ticket, Answers) {
         let client = &mut self.all[key.0 as usize];
         client.asked = client.asked.wrapping_add(1);
-        let (id, number) = (client.id, client.asked);
-        (Ticket { id, number }, self.answers(ctx))
-    }
-
-    fn answers(&mut self, ctx: &Context<'_, Place>) -> Answers {
+        let ticket = Ticket {
+            id: client.id,
+            number: client.asked,
+        };
         let answers = self.answers.get_or_insert_with(|| {
             let (sender, inbox) = mpsc::channel();
             self.inbox = Some(inbox);
             let waker = ctx.waker();
             Answers { sender, waker }
         });
-        answers.clone()
+        (ticket, answers.clone())
     }
 
     /// Other threads have answered.
