@@ -549,8 +549,9 @@ fn connection_of_the_program_is_refreshed_by_it() {
         result.get("expires").is_none(),
         "the client is not asked: {result}"
     );
-    let expire_at = until(1).expire_at;
-    next(&put_off.refreshes).answer(Ok(Refreshed {
+    let refresh = next(&put_off.refreshes);
+    let expire_at = until(2).expire_at;
+    refresh.answer(Ok(Refreshed {
         expire_at,
         ..Refreshed::default()
     }));

@@ -336,6 +336,13 @@ impl Handler for Broadcast {
         }
     }
 
+    fn drain(&mut self, ctx: &mut Context<'_, Place>) {
+        if let Place::Client(_) = *ctx.state() {
+            let (clients, mut world) = self.clients();
+            clients.drain(ctx, &mut world);
+        }
+    }
+
     fn lost(&mut self, ctx: &mut Context<'_, Place>, lost: Lost) {
         match *ctx.state() {
             Place::Nowhere => {}

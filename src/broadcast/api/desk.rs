@@ -97,8 +97,7 @@ impl Desk<'_, '_> {
     fn unsubscribe(&mut self, unsubscribe: &Unsubscribe) -> Outcome {
         exchange::options_of(self.rules, &unsubscribe.channel)?;
         let (select, channel) = (unsubscribe.select()?, &unsubscribe.channel);
-        self.clients
-            .unsubscribe_user(self.ctx, self.rules, &select, channel);
+        self.clients.unsubscribe_user(self.ctx, &select, channel);
         Ok(nothing(()))
     }
 

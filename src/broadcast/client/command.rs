@@ -36,6 +36,16 @@ pub(super) enum Method {
     Pong,
 }
 
+impl Method {
+    /// Whether its work grows with what others have done.
+    pub(super) fn looks_around(&self) -> bool {
+        matches!(
+            self,
+            Self::Presence(_) | Self::PresenceStats(_) | Self::History(_)
+        )
+    }
+}
+
 /// It is none of the protocol's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NoCommand;

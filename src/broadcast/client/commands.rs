@@ -12,6 +12,9 @@ use crate::broadcast::exchange::{Draft, Exchange, HistoryQuery, options_of};
 use crate::broadcast::hooks::{self, Answer, Ask, PublishRequest, Returned, RpcRequest};
 use crate::broadcast::{ChannelOptions, Place, Rules, Who};
 
+/// What one member of a channel is in a reply, about.
+const MEMBER: usize = 128;
+
 impl Clients {
     /// A command that is answered at once.
     pub(super) fn simple(
@@ -35,6 +38,8 @@ impl Clients {
             Method::PresenceStats(stats) => {
                 let channel = self.may(world.rules, key, &stats.channel, see_presence)?;
                 let result = Exchange::presence_stats(ctx, world.rules, channel)?;
+                // Each member is looked at, as if it were told.
+                self.effort.spend(ctx.presence_count(channel) * MEMBER);
                 ("presence_stats", result)
             }
             Method::History(history) => ("history", self.history(ctx, world.rules, key, &history)?),
@@ -56,6 +61,9 @@ impl Clients {
                 return Err(codes::INTERNAL.into());
             }
         };
+        if matches!(name, "presence" | "history") {
+            self.effort.spend(result.len());
+        }
         self.reply(id, name, &result);
         Ok(())
     }

@@ -106,7 +106,9 @@ impl Clients {
         id: u32,
         failure: Failure,
     ) -> Flow {
-        let is_uni = self.all[key.0 as usize].transport != Transport::WebSocket;
+        let client = &mut self.all[key.0 as usize];
+        client.ping_at = 0; // It has not connected, whatever was done for it.
+        let is_uni = client.transport != Transport::WebSocket;
         match failure {
             Failure::Error(error) if is_uni => {
                 let end = match error.code {
@@ -421,7 +423,7 @@ impl Clients {
         result: Result<Refreshed, Refusal>,
     ) {
         match result.map_err(Failure::from) {
-            Ok(refreshed) if refreshed.expired => {
+            Ok(refreshed) if refreshed.is_over(unix_now()) => {
                 self.disconnect(ctx, key, &codes::CONNECTION_EXPIRED);
             }
             Ok(refreshed) => {

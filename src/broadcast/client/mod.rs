@@ -15,6 +15,7 @@ mod command;
 mod commands;
 mod connect;
 mod dues;
+mod effort;
 mod json;
 mod options;
 mod pace;
@@ -37,6 +38,7 @@ use stentor::{Accept, CloseCode, ConnectionId, Context, Lost, Message, PresenceE
 use self::codes::{Disconnect, ErrorReply};
 use self::command::{Command, Method};
 use self::dues::Dues;
+use self::effort::Effort;
 pub(super) use self::json::{Object, one_line};
 pub use self::options::ClientOptions;
 pub(super) use self::push::{encode, farewell, is_json, is_own, publication_json};
@@ -71,6 +73,9 @@ pub(super) struct Clients {
     out: Vec<u8>,
     /// Channels that were subscribed to in those.
     fresh: Vec<Box<str>>,
+    /// What looking around has cost in this turn, and who goes on in the next.
+    effort: Effort,
+    paused: Vec<ConnectionId>,
     answers: Option<Answers>,
     inbox: Option<mpsc::Receiver<(Ticket, Outcomes)>>,
     nobody: Rc<str>,
@@ -171,6 +176,8 @@ impl Default for Clients {
             pending: None,
             out: Vec::new(),
             fresh: Vec::new(),
+            effort: Effort::default(),
+            paused: Vec::new(),
             answers: None,
             inbox: None,
             nobody: "".into(),
@@ -304,6 +311,11 @@ impl Clients {
         true
     }
 
+    /// A client has read what it had asked for.
+    pub(super) fn drain(&mut self, ctx: &mut Context<'_, Place>, world: &mut World<'_>) {
+        self.resume(ctx, world, ctx.id());
+    }
+
     /// A connection of here has ended.
     pub(super) fn close(&mut self, world: &mut World<'_>, key: ClientKey) {
         self.leave_user(key);
@@ -373,15 +385,25 @@ impl Clients {
             }
             return;
         }
-        while let Some(command) = command::next(&mut rest) {
+        loop {
+            let unread = rest;
+            let Some(command) = command::next(&mut rest) else {
+                break;
+            };
             let Ok(command) = command else {
                 return self.disconnect(ctx, key, &codes::BAD_COMMAND);
             };
+            if command.method.looks_around() && self.effort.is_spent(ctx.now()) {
+                return self.pause(ctx, key, unread);
+            }
             match self.run(ctx, world, key, command) {
                 Flow::Next if self.out.len() < MOST_REPLIES => {}
-                // It does not read them, and is on its way out.
-                Flow::Next if self.flush(ctx, key) == Sent::Dropped => break,
-                Flow::Next => {}
+                Flow::Next => match self.flush(ctx, key) {
+                    Sent::Sent => {}
+                    // It reads them more slowly than it asks.
+                    Sent::Backpressure => return self.hold(key, rest),
+                    Sent::Dropped => break,
+                },
                 Flow::Wait => {
                     self.all[key.0 as usize].keep_waiting(rest);
                     break;

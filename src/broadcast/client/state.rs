@@ -60,7 +60,8 @@ pub(super) struct Rare {
 pub(super) struct Waiting {
     /// Of the question.
     pub(super) number: u32,
-    pub(super) command: Command,
+    /// `None` if nothing is asked, and the client goes on by itself.
+    pub(super) command: Option<Command>,
     pub(super) rest: Vec<u8>,
 }
 

@@ -194,8 +194,12 @@ impl Clients {
         let request = Request::of(subscribe);
         let channel = &*subscribe.channel;
         // A hook took its time, in which the API may have done it.
-        if self.all[key.0 as usize].sub(channel).is_some() {
+        let client = &self.all[key.0 as usize];
+        if client.sub(channel).is_some() {
             return Err(codes::ALREADY_SUBSCRIBED.into());
+        }
+        if client.subs.len() >= world.rules.client.channel_limit {
+            return Err(codes::LIMIT_EXCEEDED.into());
         }
         let result = self.enter(ctx, world.rules, key, channel, grant, &request)?;
         self.reply(id, "subscribe", &result);

@@ -106,9 +106,11 @@ impl Clients {
         grant: &Subscribed,
         since: Option<(u64, &str)>,
     ) -> Result<(), ErrorReply> {
+        let mut done = Ok(());
         for key in self.select(selection) {
             if self.all[key.0 as usize].sub(channel).is_some() {
-                return Err(codes::INTERNAL); // As Centrifugo answers it.
+                done = Err(codes::INTERNAL); // As the reference server answers it.
+                continue;
             }
             let since = since.map(|(offset, epoch)| command::Since {
                 recover: true,
@@ -123,33 +125,24 @@ impl Clients {
                     self.fresh.clear();
                     self.look_again(ctx, rules, key);
                 }
-                Err(Failure::Error(error)) => return Err(error),
+                Err(Failure::Error(error)) => done = Err(error),
                 Err(Failure::Disconnect(end)) => self.disconnect(ctx, key, &end),
             }
         }
-        Ok(())
+        done
     }
 
     /// Ends a subscription of the connections of a user.
     pub(in crate::broadcast) fn unsubscribe_user(
         &mut self,
         ctx: &mut Context<'_, Place>,
-        _: &Rules,
         selection: &Selection<'_>,
         channel: &str,
     ) {
         for key in self.select(selection) {
-            let named = self.all[key.0 as usize]
-                .subs
-                .iter()
-                .map(|sub| sub.channel.clone());
-            // Without a name it is all of them.
-            let named: Vec<_> = named
-                .filter(|one| channel.is_empty() || &**one == channel)
-                .collect();
-            for channel in named {
-                self.drop_sub(ctx, key, &channel);
-                let inside = push::unsubscribe(&channel, 2000, "server unsubscribe");
+            if self.all[key.0 as usize].sub(channel).is_some() {
+                self.drop_sub(ctx, key, channel);
+                let inside = push::unsubscribe(channel, 2000, "server unsubscribe");
                 self.push(ctx, key, &inside);
             }
         }

@@ -2,7 +2,7 @@
 
 use std::sync::mpsc;
 
-use stentor::Context;
+use stentor::{ConnectionId, Context, Sent};
 
 use super::command::{Command, Method};
 use super::state::{Client, ClientKey, Waiting};
@@ -34,6 +34,9 @@ impl Clients {
         ctx: &mut Context<'_, Place>,
         world: &mut World<'_>,
     ) {
+        for id in std::mem::take(&mut self.paused) {
+            self.resume(ctx, world, id);
+        }
         let Some(inbox) = &self.inbox else { return };
         let outcomes: Vec<_> = inbox.try_iter().collect();
         for (ticket, outcome) in outcomes {
@@ -64,7 +67,12 @@ impl Clients {
             return;
         }
         let answered = rare.waiting.take_if(|waiting| waiting.number == number);
-        let Some(Waiting { command, rest, .. }) = answered else {
+        let Some(Waiting {
+            command: Some(command),
+            rest,
+            ..
+        }) = answered
+        else {
             return;
         };
         let id = command.id;
@@ -99,12 +107,56 @@ impl Clients {
         }
     }
 
+    /// A client goes on in the next turn, or when it has read what it asked for; `rest` is what it
+    /// has said and is not done.
+    pub(super) fn pause(&mut self, ctx: &mut Context<'_, Place>, key: ClientKey, rest: &[u8]) {
+        let sent = self.flush(ctx, key);
+        self.hold(key, rest);
+        if sent != Sent::Backpressure {
+            self.paused.push(self.all[key.0 as usize].id);
+            ctx.waker().wake();
+        }
+    }
+
+    /// A client goes on when it has read what it asked for.
+    pub(super) fn hold(&mut self, key: ClientKey, rest: &[u8]) {
+        if rest.trim_ascii().is_empty() {
+            return;
+        }
+        let client = &mut self.all[key.0 as usize];
+        client.asked = client.asked.wrapping_add(1); // No answer is for this.
+        client.rare().waiting = Some(Waiting {
+            number: client.asked,
+            command: None,
+            rest: rest.to_vec(),
+        });
+    }
+
+    /// A client may go on.
+    pub(super) fn resume(
+        &mut self,
+        ctx: &mut Context<'_, Place>,
+        world: &mut World<'_>,
+        id: ConnectionId,
+    ) {
+        let Some(Place::Client(key)) = ctx.state_of(id).map(|place| *place) else {
+            return; // It has gone meanwhile.
+        };
+        let Some(rare) = &mut self.all[key.0 as usize].rare else {
+            return;
+        };
+        let waiting = rare.waiting.take_if(|waiting| waiting.command.is_none());
+        if let Some(Waiting { rest, .. }) = waiting {
+            self.commands(ctx, world, key, &rest);
+        }
+    }
+
     /// The command waits for an answer.
     pub(super) fn wait(&mut self, key: ClientKey, id: u32, method: Method) {
         let client = &mut self.all[key.0 as usize];
         let waiting = Waiting {
             number: client.asked,
-            command: Command { id, method },
+            command: Some(Command { id, method }),
             rest: Vec::new(),
         };
         client.rare().waiting = Some(waiting);

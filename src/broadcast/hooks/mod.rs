@@ -318,6 +318,13 @@ impl<T: Outcome> Ask<T> {
     }
 }
 
+impl Refreshed {
+    /// Whether there is no time left, at `now` in seconds of Unix time.
+    pub(super) fn is_over(&self, now: u64) -> bool {
+        self.expired || self.expire_at != 0 && self.expire_at <= now
+    }
+}
+
 /// Brings the answer of a hook, from any thread.
 ///
 /// Dropped without one, the command fails with an internal error.
