@@ -11,6 +11,7 @@
 
 mod api;
 mod auth;
+mod beside;
 mod channel;
 mod client;
 mod console;
@@ -81,7 +82,7 @@ pub enum Place {
 
 /// The topics of the application's own: a pattern that they match, and what holds for them.
 pub fn own_topics() -> (&'static str, TopicOptions) {
-    raw::own_topics()
+    beside::own_topics()
 }
 
 impl Broadcast {

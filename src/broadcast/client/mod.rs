@@ -48,6 +48,7 @@ use self::state::{Client, Rare, Stage, Transport, Uuid};
 pub(super) use self::users::Selection;
 use self::users::Users;
 use super::auth::Tokens;
+use super::beside::{Ear, beside};
 use super::exchange::Exchange;
 use super::hooks::{Answers, Hooks, Outcomes, Refusal, Ticket};
 use super::{Place, Rules};
@@ -575,7 +576,7 @@ impl Clients {
         if !rules.options_of(&event.topic).join_leave {
             return;
         }
-        let beside = subscribe::beside(&event.topic);
+        let beside = beside(&event.topic, Ear::Client);
         if ctx.subscriber_count(&beside) == 0 {
             return;
         }

@@ -1,11 +1,5 @@
 //! Who hears which channel, and what of its past.
 
-use std::hash::{BuildHasher, RandomState};
-use std::sync::LazyLock;
-
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use sha2::{Digest, Sha256};
 use stentor::topic::{self, Query, TopicTable};
 use stentor::{Context, KeptPublication};
 
@@ -15,6 +9,7 @@ use super::connect::{is_unknown, lifetime};
 use super::state::{ClientKey, Effective, Sub};
 use super::{Clients, Failure, World, publication_json, push, unix_now};
 use crate::broadcast::auth::TokenError;
+use crate::broadcast::beside::{Ear, beside};
 use crate::broadcast::channel::{ChannelOptions, Name, Permission};
 use crate::broadcast::hooks::{Answer, Ask, SubscribeRequest, Subscribed};
 use crate::broadcast::{OWN, Place, RecoveryMode, Rules, Who};
@@ -296,7 +291,7 @@ impl Clients {
         let sees = may_see(rules, channel, options.see_presence, &client.user, true);
         if options.join_leave && (effective.pushes_join_leave || request.join_leave && sees) {
             // Not to hear who comes and goes is no reason to refuse the channel.
-            let _ = ctx.subscribe_connection(id, &beside(channel));
+            let _ = ctx.subscribe_connection(id, &beside(channel, Ear::Client));
         }
         self.counts.subscribed += 1;
         let client = &mut self.all[key.0 as usize];
@@ -335,7 +330,7 @@ impl Clients {
     ) {
         let id = self.all[key.0 as usize].id;
         // Its own leave is nothing that it is told.
-        ctx.unsubscribe_connection(id, &beside(channel));
+        ctx.unsubscribe_connection(id, &beside(channel, Ear::Client));
         ctx.unsubscribe_connection(id, channel);
     }
 
@@ -435,16 +430,6 @@ pub(super) fn may_see(
     is_subscribed: bool,
 ) -> bool {
     permission.allows(user, is_subscribed) || rules.may_subscribe(channel) || rules.client.insecure
-}
-
-/// The topic on which it is told who comes to a channel and leaves it. A digest, since a name may
-/// be as long as any may be; with salt, or a pattern that ends in it could be subscribed to.
-pub(super) fn beside(channel: &str) -> String {
-    static SALT: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one("join and leave"));
-    let mut digest = Sha256::new();
-    digest.update(SALT.to_ne_bytes());
-    digest.update(channel);
-    format!("@presence.{}", URL_SAFE_NO_PAD.encode(digest.finalize()))
 }
 
 /// Where the channel is, and what was published there since the subscriber left it.

@@ -1,78 +1,41 @@
 //! Who is there: told on a topic of the program's own beside the topic that it is about.
 
-use std::hash::{BuildHasher, RandomState};
 use std::time::SystemTime;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 use serde::ser::Serializer;
 use serde_json::value::RawValue;
-use sha2::{Digest, Sha256};
-use stentor::{Context, Member, Message, PresenceEvent, TopicOptions};
+use stentor::{Context, Member, Message, PresenceEvent};
 
 use super::Place;
 use super::header::line;
+use crate::broadcast::beside::{Ear, beside};
 
 /// The most members that are listed to one that comes: some ten KiB where they say little.
 const MOST_MEMBERS: usize = 1000;
 
-/// The topics of this module: a pattern that they match, and what holds for them. Who does not keep
-/// up is closed, whatever is done elsewhere: who comes and goes is a list that allows no gap.
-pub(in crate::broadcast) fn own_topics() -> (&'static str, TopicOptions) {
-    (OWN_TOPICS, TopicOptions::default())
-}
-
-const OWN_TOPICS: &str = "@presence.*";
-
-/// Tells who comes and who goes.
-#[derive(Debug)]
-pub(super) struct Company {
-    salt: u64,
-}
-
-impl Default for Company {
-    fn default() -> Self {
-        let salt = RandomState::new().hash_one(OWN_TOPICS);
-        Self { salt }
+/// Tells those who want to know that somebody has come or gone; who has come and wants to know
+/// as well learns who is there.
+pub(super) fn tell(
+    ctx: &mut Context<'_, Place>,
+    event: &PresenceEvent,
+    wants_to_know: impl FnOnce(Place) -> bool,
+) {
+    let beside = beside(&event.topic, Ear::Raw);
+    if ctx.subscriber_count(&beside) > 0 {
+        let text = describe(event);
+        // Its name is a good one.
+        let _ = ctx.publish(&beside, Message::text(&text));
     }
-}
-
-impl Company {
-    /// Tells those who want to know that somebody has come or gone; who has come and wants to know
-    /// as well learns who is there.
-    pub(super) fn tell(
-        &self,
-        ctx: &mut Context<'_, Place>,
-        event: &PresenceEvent,
-        wants_to_know: impl FnOnce(Place) -> bool,
-    ) {
-        let beside = self.beside(&event.topic);
-        if ctx.subscriber_count(&beside) > 0 {
-            let text = describe(event);
-            // Its name is a good one.
-            let _ = ctx.publish(&beside, Message::text(&text));
+    let place = ctx.state_of(event.id).map(|place| *place);
+    if event.has_joined && place.is_some_and(wants_to_know) {
+        let members = ctx.presence(&event.topic);
+        let present = present(members.iter().map(Listed::of));
+        ctx.send_to(event.id, Message::text(&present));
+        if ctx.subscribe_connection(event.id, &beside).is_err() {
+            let (code, reason) = super::TOO_MANY_TOPICS;
+            let _ = ctx.close_connection(event.id, code, reason);
         }
-        let place = ctx.state_of(event.id).map(|place| *place);
-        if event.has_joined && place.is_some_and(wants_to_know) {
-            let members = ctx.presence(&event.topic);
-            let present = present(members.iter().map(Listed::of));
-            ctx.send_to(event.id, Message::text(&present));
-            if ctx.subscribe_connection(event.id, &beside).is_err() {
-                let (code, reason) = super::TOO_MANY_TOPICS;
-                let _ = ctx.close_connection(event.id, code, reason);
-            }
-        }
-    }
-
-    /// The topic on which it is told who comes to a topic and leaves it. A digest, since a name may
-    /// be as long as any may be; with salt, or a pattern that ends in it could be subscribed to.
-    fn beside(&self, topic: &str) -> String {
-        let mut digest = Sha256::new();
-        digest.update(self.salt.to_ne_bytes());
-        digest.update(topic);
-        let digest = URL_SAFE_NO_PAD.encode(digest.finalize());
-        format!("@presence.{digest}")
     }
 }
 
@@ -159,8 +122,6 @@ impl Serialize for Info<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broadcast::OWN;
-    use stentor::topic::{Namespaces, TopicTable};
 
     #[test]
     fn what_somebody_says_is_json_or_a_text() {
@@ -196,21 +157,5 @@ mod tests {
         let cut = members(1001);
         assert_eq!(cut.matches("since").count(), 1000);
         assert!(cut.ends_with(r#""since":7}],"total":1001}"#));
-    }
-
-    #[test]
-    fn the_topic_beside_is_never_a_clients() {
-        let company = Company::default();
-        let long = "x".repeat(255);
-        let mut topics = Namespaces::new(0);
-        topics.insert(own_topics().0, 1).unwrap();
-        for topic in ["a", &long, "a.b:c"] {
-            let beside = company.beside(topic);
-            assert!(beside.starts_with(OWN) && beside.len() <= 64, "{beside}");
-            assert!(!TopicTable::is_pattern(&beside), "{beside}");
-            assert_eq!(topics.get(topics.id_of(&beside)), &1, "{beside}");
-        }
-        assert_ne!(company.beside("a"), company.beside("b"));
-        assert_ne!(company.beside("a"), Company { salt: 7 }.beside("a"));
     }
 }

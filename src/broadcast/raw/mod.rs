@@ -23,8 +23,7 @@ use stentor::{
     PublishError,
 };
 
-use self::company::Company;
-pub(super) use self::company::{Listed, own_topics};
+pub(super) use self::company::Listed;
 pub(super) use self::header::{line, lost};
 use self::past::Past;
 pub(super) use self::seat::SeatId;
@@ -37,7 +36,6 @@ use super::{Place, Rules, client, uncached, with};
 #[derive(Debug, Default)]
 pub(super) struct Raw {
     seats: Seats,
-    company: Company,
     jitter: RandomState,
     /// What the connection that is about to open asked for.
     pending: Option<Pending>,
@@ -220,7 +218,7 @@ impl Raw {
     }
 
     pub(super) fn presence(&self, ctx: &mut Context<'_, Place>, event: &PresenceEvent) {
-        self.company.tell(ctx, event, |place| match place {
+        company::tell(ctx, event, |place| match place {
             Place::Raw(seat) => self.seats.get(seat).hearing == Hearing::Presence,
             _ => false,
         });
