@@ -6,7 +6,9 @@
 //! and what is published to a topic is encoded once for all who hear it.
 //!
 //! ```text
-//!        the program: flags, signals, logs, the broadcast application      (not in this library)
+//!        the program: flags, files, signals, logs                          (not in this library)
+//!                                     │
+//!            broadcast: topics by path and by protocol                     (feature `broadcast`)
 //!                                     │
 //!            Server, Handler, Context, Handle: the event loop              (mio, slab, sockets)
 //!                 │                   │                  │
@@ -42,7 +44,8 @@
 //!
 //! [`Handler`] says what happens when, [`Context`] what a callback can do, [`Config`] which limits
 //! and timeouts there are. [`protocol::Connection`] is the protocol alone, for those who bring
-//! sockets of their own. The default feature `program` is for the program only: with
+//! sockets of their own. The module `broadcast` is the application that the program serves, with
+//! hooks for what a program of one's own decides. The default feature `program` is for the program only: with
 //! `default-features = false` the library has the dependencies of its core.
 
 #[cfg(feature = "broadcast")]
