@@ -584,7 +584,7 @@ test("42: a server that shuts down says so, and its clients come to the next one
 // ---- the network ----
 
 test("25, 29: clients whose network is cut anywhere, again and again, miss nothing and hear nothing twice", async (t) => {
-  const cuts = Number(process.env.STENTOR_CUTS ?? 300);
+  const cuts = Number(process.env.STENTOR_CUTS ?? 2000);
   const channel = "stream:cuts";
   await withNetwork(server, async (net) => {
     const publisher = await connected(server);
