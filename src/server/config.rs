@@ -179,8 +179,8 @@ pub struct Limits {
     pub read_budget: usize,
     /// Connections accepted in one turn before the others are served; default 64.
     pub accept_budget: usize,
-    /// Subscribers that are sent to in one turn before others are read from; default 128, which
-    /// takes about a millisecond, since a send takes 2 to 10 µs. The rest of them have their turn in the next ones.
+    /// Subscribers that are sent to in one turn before others are read from; default 64, which
+    /// takes about half a millisecond, since a send takes 2 to 10 µs. The rest of them have their turn in the next ones.
     pub walk_sends: usize,
     /// The buffer that all connections of a loop receive into; default 128 KiB: it stays in the
     /// second-level cache, and larger ones measured no better (docs/BENCHMARKS.md).
@@ -216,7 +216,7 @@ impl Default for Limits {
             outbox_hard: 1 << 20,
             read_budget: 256 << 10,
             accept_budget: 64,
-            walk_sends: 128,
+            walk_sends: 64,
             receive_buffer: 128 << 10,
             max_pings: 1000,
             max_topics: 1_000_000,

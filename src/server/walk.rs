@@ -9,7 +9,7 @@ use super::publish::{Batch, Encode, Parts};
 use crate::topic::TopicTable;
 
 /// The bytes that the sends of one turn offer to the kernel, after which the walk pauses as it does
-/// after `walk_sends` of them: one or two milliseconds.
+/// after `walk_sends` of them: about a millisecond.
 const BYTES: usize = 4 << 20;
 
 /// How far a walk may go in this turn.
