@@ -6,6 +6,8 @@ mod backpressure;
 mod catalogue_frames;
 mod catalogue_handshake;
 mod catalogue_loop;
+#[cfg(feature = "program")]
+mod catalogue_memory;
 mod catalogue_topics;
 mod chunking;
 #[cfg(feature = "broadcast")]
