@@ -3,23 +3,26 @@
 //!
 //! The program runs with its own caps and half a GiB: `RLIMIT_DATA` counts the private memory that a
 //! process may write to, and an allocation beyond it aborts the program. With `MEMORY_GROUP`, a
-//! folder of a control group that somebody has limited (tests/memory/run does), the program runs in that group
-//! instead. Messages are larger than the program's default, so that few connections are enough: its
-//! caps count bytes, whatever they are bytes of.
+//! folder of a control group that somebody has limited (tests/memory/run does), the program runs in
+//! that group instead. Messages are larger than the program's default, so that few connections are
+//! enough: its caps count bytes, whatever they are bytes of.
 
 use std::env;
 use std::net::SocketAddr;
 use std::process::Command;
+use std::sync::LazyLock;
 use std::thread;
 
+use stentor::{Cause, TopicOptions};
+
 use crate::process::{Process, http};
-use crate::support::{BINARY, CONTINUATION, Client, FIN, TEXT};
+use crate::support::{App, BINARY, CONTINUATION, Client, Ctx, FIN, TEXT, serve};
 
 /// The largest message.
 const LARGEST: usize = 16 << 20;
 
 /// What all of them say, in memory once.
-static BYTES: [u8; LARGEST] = [b'x'; LARGEST];
+static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| vec![b'x'; LARGEST]);
 
 /// So many of the largest messages are more than the memory that there is.
 const MANY: usize = 40;
@@ -46,6 +49,11 @@ fn header(first: u8, len: usize) -> Vec<u8> {
     header
 }
 
+/// The head of a request that publishes the largest message.
+fn post(topic: &str) -> String {
+    format!("POST /t/{topic} HTTP/1.1\r\nHost: h\r\nContent-Length: {LARGEST}\r\n\r\n")
+}
+
 /// Lets each client do something that ends when it is done or the server has had enough of it.
 fn all_at_once(clients: &mut [Client], act: impl Fn(usize, &mut Client) + Sync) {
     let act = &act;
@@ -62,12 +70,46 @@ fn send_largest(client: &mut Client, missing: usize) {
     client.send_until_refused(&BYTES[missing..]);
 }
 
-/// The value of a sample of `/metrics`; 0 if it is not there.
-fn metric(address: SocketAddr, sample: &str) -> u64 {
-    let page = http(address, "GET", "/metrics");
-    let mut lines = page.lines();
-    let value = lines.find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
-    value.map_or(0, |value| value.parse().unwrap())
+/// Sends the largest message in 16 fragments, less its last byte.
+fn send_fragments(client: &mut Client) {
+    const PART: usize = LARGEST / 16;
+    for part in 0..16 {
+        let first = match part {
+            0 => BINARY - FIN,
+            15 => CONTINUATION,
+            _ => CONTINUATION - FIN,
+        };
+        client.send_until_refused(&header(first, PART));
+        client.send_until_refused(&BYTES[usize::from(part == 15)..PART]);
+    }
+}
+
+/// The page of `/metrics`.
+struct Metrics(String);
+
+impl Metrics {
+    fn of(address: SocketAddr) -> Self {
+        Self(http(address, "GET", "/metrics"))
+    }
+
+    /// The value of a sample; 0 if it is not there.
+    fn get(&self, sample: &str) -> u64 {
+        let mut lines = self.0.lines();
+        let value = lines.find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse().unwrap())
+    }
+
+    fn evicted(&self, reason: &str) -> u64 {
+        self.get(&format!(
+            "stentor_connections_evicted_total{{reason=\"{reason}\"}}"
+        ))
+    }
+
+    fn closed(&self, cause: &str) -> u64 {
+        self.get(&format!(
+            "stentor_websockets_closed_total{{cause=\"{cause}\"}}"
+        ))
+    }
 }
 
 /// Somebody subscribes and hears what somebody else publishes.
@@ -83,33 +125,15 @@ fn assert_serves(address: SocketAddr) {
 fn cat_148_half_messages_are_shed_before_memory_is_out() {
     let (_process, address) = start(&[]);
     let mut peers: Vec<Client> = (0..MANY).map(|_| Client::open(address, "/t/x")).collect();
-    all_at_once(&mut peers, |number, peer| {
-        if number % 2 == 0 {
-            return send_largest(peer, 1);
-        }
-        // The same in 16 fragments.
-        const PART: usize = LARGEST / 16;
-        for part in 0..16 {
-            let first = match part {
-                0 => BINARY - FIN,
-                15 => CONTINUATION,
-                _ => CONTINUATION - FIN,
-            };
-            let missing = usize::from(part == 15);
-            peer.send_until_refused(&header(first, PART));
-            peer.send_until_refused(&BYTES[..PART - missing]);
-        }
+    all_at_once(&mut peers, |number, peer| match number % 2 {
+        0 => send_largest(peer, 1),
+        _ => send_fragments(peer),
     });
     assert_serves(address);
-    let shed = metric(
-        address,
-        "stentor_connections_evicted_total{reason=\"input\"}",
-    );
-    let ended = metric(
-        address,
-        "stentor_websockets_closed_total{cause=\"input-cap\"}",
-    );
-    assert!(shed > 0 && ended <= shed, "{shed}, {ended}");
+    let metrics = Metrics::of(address);
+    // One is counted as ended when its peer has gone, after 5 seconds at the latest.
+    assert!(metrics.evicted("input") >= metrics.closed("input-cap").max(1));
+    assert_eq!(metrics.evicted("output"), 0);
 }
 
 #[test]
@@ -117,40 +141,136 @@ fn cat_148_half_bodies_are_answered_503_before_memory_is_out() {
     let (_process, address) = start(&[]);
     let mut peers: Vec<Client> = (0..MANY).map(|_| Client::raw(address)).collect();
     all_at_once(&mut peers, |_, peer| {
-        let head = format!("POST /t/x HTTP/1.1\r\nHost: h\r\nContent-Length: {LARGEST}\r\n\r\n");
-        peer.send_until_refused(head.as_bytes());
+        peer.send_until_refused(post("x").as_bytes());
         peer.send_until_refused(&BYTES[1..]);
     });
     assert_serves(address);
-    let shed = metric(
-        address,
-        "stentor_connections_evicted_total{reason=\"input\"}",
-    );
-    let answered = metric(address, "stentor_websockets_refused_total{status=\"503\"}");
-    assert!(shed > 0 && answered == shed, "{shed}, {answered}");
+    let metrics = Metrics::of(address);
+    let answered = metrics.get("stentor_websockets_refused_total{status=\"503\"}");
+    assert!(answered > 0);
+    assert_eq!(answered, metrics.evicted("input"));
 }
 
 #[test]
 fn cat_148_slow_readers_are_shed_before_memory_is_out() {
     let (_process, address) = start(&[]);
-    let topic = |number| format!("/t/{number}");
-    let open = |number| Client::open(address, &topic(number));
+    let open = |number| Client::open(address, &format!("/t/{number}"));
     let _readers: Vec<Client> = (0..MANY).map(open).collect();
-    let mut publishers: Vec<Client> = (0..MANY).map(open).collect();
-    all_at_once(&mut publishers, |_, peer| send_largest(peer, 0));
+    // One publication after the other: what is received at a time is not much.
+    for number in 0..MANY {
+        let mut publisher = Client::raw(address);
+        publisher.send(post(&number.to_string()).as_bytes());
+        publisher.send(&BYTES);
+        assert!(publisher.head().starts_with("HTTP/1.1 200 "));
+    }
     assert_serves(address);
-    let shed = metric(
-        address,
-        "stentor_connections_evicted_total{reason=\"output\"}",
-    );
-    assert!(shed > 0);
+    let metrics = Metrics::of(address);
+    assert!(metrics.evicted("output") > 0);
+    assert_eq!(metrics.evicted("output"), metrics.closed("output-cap"));
+    assert_eq!(metrics.evicted("input"), 0);
 }
 
 #[test]
-fn cat_148_what_is_published_while_a_walk_is_under_way_is_held_before_memory_is_out() {
-    let (_process, address) = start(&[]);
-    let _readers: Vec<Client> = (0..200).map(|_| Client::open(address, "/t/s")).collect();
-    let mut publishers: Vec<Client> = (0..MANY).map(|_| Client::open(address, "/t/s")).collect();
-    all_at_once(&mut publishers, |_, peer| send_largest(peer, 0));
+fn cat_148_all_of_it_at_once_is_shed_before_memory_is_out() {
+    let (_process, address) = start(&["--history-size", "100", "--history-ttl", "1h"]);
+    let _readers: Vec<Client> = (0..MANY).map(|_| Client::open(address, "/t/s")).collect();
+    let mut peers: Vec<Client> = (0..MANY).map(|_| Client::open(address, "/t/s")).collect();
+    all_at_once(&mut peers, |number, peer| send_largest(peer, number % 2));
     assert_serves(address);
+    assert!(Metrics::of(address).evicted("input") > 0);
+}
+
+#[test]
+fn cat_148_who_is_shed_is_told_and_one_message_alone_always_fits() {
+    let server = serve(App::default(), |config| {
+        config.limits.max_input = 1 << 20;
+    });
+    let mut largest = server.connect();
+    largest.send(&header(BINARY, LARGEST));
+    largest.send(&BYTES[1..]);
+    let holds = |at_least: usize| {
+        server.wait_until("it has come", move |_, ctx| {
+            ctx.gauges().input_memory >= at_least
+        });
+    };
+    holds(LARGEST - 1);
+    let mut other = server.connect();
+    other.send(&header(BINARY, LARGEST));
+    other.send(&BYTES[..100_000]);
+    assert_eq!(largest.read_close(), 1013);
+    holds(100_000);
+    let memory = server.ask(|_, ctx| ctx.gauges().input_memory);
+    assert!(memory <= 1 << 20, "{memory}");
+    other.send(&BYTES[100_000..]);
+    server.wait_until("the message is complete", |app, _| app.messages == 1);
+    assert_eq!(server.ask(|_, ctx| ctx.gauges().input_memory), 0);
+    drop(largest);
+    server.wait_until("it has ended", |app, _| app.ended.len() == 1);
+    let ended = server.ask(|app, ctx| (app.ended[0].cause, ctx.stats().evicted_input));
+    assert_eq!(ended, (Cause::InputCap, 1));
+}
+
+#[test]
+fn cat_148_publications_wait_outside_while_a_walk_is_under_way() {
+    const PUBLISHERS: usize = 64;
+    const LARGE: usize = 1 << 20;
+    let app = App::default().on_open(|ctx| {
+        ctx.subscribe("news").unwrap();
+    });
+    let app = app.on_message(|ctx: &mut Ctx<'_>, _| {
+        ctx.publish("news", &vec![0; LARGE]);
+    });
+    let server = serve(app, |config| {
+        config.limits.walk_sends = 1;
+        config.limits.outbox_soft = usize::MAX;
+        config.limits.outbox_hard = usize::MAX;
+    });
+    let mut publishers: Vec<Client> = (0..PUBLISHERS).map(|_| server.connect()).collect();
+    let standing = server.stand_still();
+    for publisher in &mut publishers {
+        publisher.frame(TEXT, b"go");
+    }
+    drop(standing);
+    server.wait_until("a walk has begun", |_, ctx| ctx.stats().published > 0);
+    // While a full batch waits nobody is answered: this is after the first walk.
+    let published = server.ask(|_, ctx| ctx.stats().published);
+    assert!(published <= 16, "{published}");
+    let all = PUBLISHERS as u64;
+    server.wait_until("all have published", move |_, ctx| {
+        ctx.stats().published == all
+    });
+}
+
+#[test]
+fn cat_148_subscriptions_are_refused_where_topics_take_the_memory_that_they_may() {
+    let app = App::default().on_message(|ctx: &mut Ctx<'_>, name| {
+        let answer = format!("{:?}", ctx.subscribe_as(name, b"somebody"));
+        ctx.send(answer.as_str());
+    });
+    let server = serve(app, |config| {
+        config.limits.max_topic_memory = 64 << 10;
+        let present = TopicOptions {
+            presence: true,
+            ..TopicOptions::default()
+        };
+        config.topics.insert("present", present).unwrap();
+    });
+    for (namespace, most) in [("", 90), ("present:", 60)] {
+        let mut client = server.connect();
+        let mut subscribe = |number: usize| {
+            let name = format!("{namespace}{number:0200}");
+            client.frame(TEXT, name.as_bytes());
+            String::from_utf8(client.read_frame().1).unwrap()
+        };
+        let count = (0..)
+            .take_while(|number| subscribe(*number) == "Ok(true)")
+            .count();
+        assert!((most - 10..most).contains(&count), "{count}");
+        assert_eq!(subscribe(count), "Err(Topic(TooMuchMemory))");
+        assert_eq!(subscribe(0), "Ok(false)");
+        drop(client);
+        server.wait_until("it is free again", |_, ctx| ctx.gauges().topic_memory == 0);
+    }
+    let refused = server.ask(|_, ctx| ctx.stats().refused_subscriptions);
+    assert_eq!(refused, 4);
 }

@@ -108,6 +108,8 @@ impl Collector for Numbers {
         page.gauge("patterns", "Patterns of topics with a subscriber", gauges.patterns)?;
         page.gauge("subscriptions", "Subscriptions to topics and patterns", gauges.subscriptions)?;
         page.gauge_of_bytes("queued", "Bytes that wait for all peers, as if each had its own", gauges.queued)?;
+        page.gauge_of_bytes("input_memory", "Memory of what peers have sent and is incomplete", gauges.input_memory)?;
+        page.gauge_of_bytes("topic_memory", "Memory of topics, subscriptions and presences, about", gauges.topic_memory)?;
         page.gauge_of_bytes("output_memory", "Memory of what waits for peers", gauges.output_memory)?;
         page.gauge("histories", "Topics of which a history is kept", gauges.histories)?;
         page.gauge("kept_publications", "Publications in all histories", gauges.kept_publications)?;
@@ -151,7 +153,11 @@ impl Collector for Numbers {
             ("conflated", stats.lost.conflated),
             ("expired", stats.lost.expired),
         ])?;
-        page.count("connections_evicted", "Connections ended because too much waited for all peers", stats.evicted)?;
+        page.counts("connections_evicted", "Connections ended because all together took too much memory", "reason", [
+            ("input", stats.evicted_input),
+            ("output", stats.evicted),
+        ])?;
+        page.count("subscriptions_refused", "Subscriptions refused because topics took too much memory", stats.refused_subscriptions)?;
         page.count("pongs_coalesced", "Pings answered together with a later one", stats.pongs_coalesced)?;
         page.count("stale", "Commands and events for connections that were gone", stats.stale)?;
 
@@ -165,7 +171,7 @@ impl Collector for Numbers {
 }
 
 /// All of them; which error of the protocol is not told apart.
-pub(super) const CAUSES: [Cause; 13] = [
+pub(super) const CAUSES: [Cause; 14] = [
     Cause::Peer,
     Cause::Application,
     Cause::Shutdown,
@@ -179,6 +185,7 @@ pub(super) const CAUSES: [Cause; 13] = [
     Cause::SlowConsumer,
     Cause::OutputCap,
     Cause::PingFlood,
+    Cause::InputCap,
 ];
 
 /// Writes one metric at a time. The format adds `_total` to counts, and units.
@@ -322,7 +329,7 @@ mod tests {
     type Field = (&'static str, fn(&mut Stats) -> &mut u64, &'static str);
 
     #[rustfmt::skip]
-    const FIELDS: [Field; 29] = [
+    const FIELDS: [Field; 31] = [
         ("accepted", |s| &mut s.accepted, "stentor_connections_accepted_total"),
         ("rejected_full", |s| &mut s.rejected_full, "stentor_connections_rejected_total{reason=\"full\"}"),
         ("rejected_ip", |s| &mut s.rejected_ip, "stentor_connections_rejected_total{reason=\"ip\"}"),
@@ -347,7 +354,9 @@ mod tests {
         ("misnamed", |s| &mut s.misnamed, "stentor_publications_misnamed_total"),
         ("repeated", |s| &mut s.repeated, "stentor_publications_repeated_total"),
         ("throttled", |s| &mut s.throttled, "stentor_publishers_throttled_total"),
-        ("evicted", |s| &mut s.evicted, "stentor_connections_evicted_total"),
+        ("evicted", |s| &mut s.evicted, "stentor_connections_evicted_total{reason=\"output\"}"),
+        ("evicted_input", |s| &mut s.evicted_input, "stentor_connections_evicted_total{reason=\"input\"}"),
+        ("refused_subscriptions", |s| &mut s.refused_subscriptions, "stentor_subscriptions_refused_total"),
         ("newest", |s| &mut s.lost.newest, "stentor_messages_lost_total{reason=\"newest\"}"),
         ("oldest", |s| &mut s.lost.oldest, "stentor_messages_lost_total{reason=\"oldest\"}"),
         ("conflated", |s| &mut s.lost.conflated, "stentor_messages_lost_total{reason=\"conflated\"}"),
@@ -358,7 +367,7 @@ mod tests {
     type GaugeField = (&'static str, fn(&mut Gauges, u32), &'static str);
 
     #[rustfmt::skip]
-    const GAUGES: [GaugeField; 12] = [
+    const GAUGES: [GaugeField; 14] = [
         ("connections", |g, n| g.connections = n as usize, "stentor_connections"),
         ("open", |g, n| g.open = n as usize, "stentor_websockets"),
         ("streams", |g, n| g.streams = n as usize, "stentor_streams"),
@@ -366,6 +375,8 @@ mod tests {
         ("patterns", |g, n| g.patterns = n as usize, "stentor_patterns"),
         ("subscriptions", |g, n| g.subscriptions = n as usize, "stentor_subscriptions"),
         ("queued", |g, n| g.queued = n as usize, "stentor_queued_bytes"),
+        ("input_memory", |g, n| g.input_memory = n as usize, "stentor_input_memory_bytes"),
+        ("topic_memory", |g, n| g.topic_memory = n as usize, "stentor_topic_memory_bytes"),
         ("output_memory", |g, n| g.output_memory = n as usize, "stentor_output_memory_bytes"),
         ("histories", |g, n| g.histories = n as usize, "stentor_histories"),
         ("kept_publications", |g, n| g.kept_publications = n as usize, "stentor_kept_publications"),

@@ -236,7 +236,13 @@ pub(super) struct LimitFlags {
     #[arg(env = "STENTOR_MAX_PINGS", hide_env = true)]
     pub(super) max_pings: Option<u32>,
 
-    /// Bytes waiting for all readers at which those for whom most waits are ended [default: 256MiB]
+    /// Memory for what has come and is incomplete; above it those who hold most are closed with 1013,
+    /// or answered 503 [default: 64MiB]
+    #[arg(long, global = true, value_name = "SIZE", value_parser = size)]
+    #[arg(env = "STENTOR_MAX_INPUT", hide_env = true)]
+    pub(super) max_input: Option<usize>,
+
+    /// Bytes waiting for all readers at which those for whom most waits are ended [default: 128MiB]
     #[arg(long, global = true, value_name = "SIZE", value_parser = size)]
     #[arg(env = "STENTOR_MAX_OUTPUT", hide_env = true)]
     pub(super) max_output: Option<usize>,
@@ -245,6 +251,12 @@ pub(super) struct LimitFlags {
     #[arg(long, global = true, value_name = "SIZE", value_parser = size)]
     #[arg(env = "STENTOR_MAX_HISTORY", hide_env = true)]
     pub(super) max_history: Option<usize>,
+
+    /// Memory for topics, subscriptions and presences, about; above it nobody subscribes
+    /// [default: 96MiB]
+    #[arg(long, global = true, value_name = "SIZE", value_parser = size)]
+    #[arg(env = "STENTOR_MAX_TOPIC_MEMORY", hide_env = true)]
+    pub(super) max_topic_memory: Option<usize>,
 
     /// The buffer that all connections receive into [default: 128KiB]
     #[arg(long, global = true, value_name = "SIZE", value_parser = size)]

@@ -65,8 +65,10 @@ impl Draft {
         self.max_topics_per_connection = server.get("max_topics_per_connection", count);
         server.set("max_patterns", &mut limits.max_patterns, count);
         server.set("max_pings", &mut limits.max_pings, count);
+        server.set("max_input", &mut limits.max_input, size);
         server.set("max_output", &mut limits.max_output, size);
         server.set("max_history", &mut limits.max_history, size);
+        server.set("max_topic_memory", &mut limits.max_topic_memory, size);
         server.set("receive_buffer", &mut limits.receive_buffer, size);
         let timeouts = &mut self.config.timeouts;
         server.set("idle_timeout", &mut timeouts.idle, time);

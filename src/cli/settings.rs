@@ -311,8 +311,10 @@ fn set_limits(config: &mut Config, flags: &LimitFlags) {
     set(&mut limits.max_topics, flags.max_topics);
     set(&mut limits.max_patterns, flags.max_patterns);
     set(&mut limits.max_pings, flags.max_pings);
+    set(&mut limits.max_input, flags.max_input);
     set(&mut limits.max_output, flags.max_output);
     set(&mut limits.max_history, flags.max_history);
+    set(&mut limits.max_topic_memory, flags.max_topic_memory);
     set(&mut limits.receive_buffer, flags.receive_buffer);
 }
 

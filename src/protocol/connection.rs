@@ -223,6 +223,15 @@ impl Connection {
         }
     }
 
+    /// How much memory the connection keeps for the body of a request that is not complete.
+    #[inline]
+    pub(crate) fn body_memory(&self) -> usize {
+        match &self.phase {
+            Phase::Requested(reader) => reader.body_memory(),
+            _ => 0,
+        }
+    }
+
     /// Reads `input` up to the first event; answers how many bytes were consumed.
     ///
     /// Without an event the bytes that were not consumed are to be passed again, unchanged and

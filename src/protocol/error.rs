@@ -75,6 +75,9 @@ pub enum HandshakeError {
     /// The request did not arrive in time (RFC 9110 §15.5.9). The caller, who has the clock, raises
     /// it.
     TimedOut,
+    /// So many other requests and messages are incomplete that there is no memory for this one (RFC
+    /// 9110 §15.6.4). The caller, who has the memory, raises it.
+    Overloaded,
     /// The upgrade request has a body, which could be taken for WebSocket frames or for a second
     /// request.
     UpgradeWithBody,
@@ -134,6 +137,7 @@ impl HandshakeError {
             | Self::BadAccept
             | Self::SubprotocolNotOffered
             | Self::ExtensionNotOffered => 502,
+            Self::Overloaded => 503,
             Self::UnsupportedVersion => 505,
             Self::UnexpectedStatus(status) => status,
             _ => 400,
@@ -167,6 +171,7 @@ impl HandshakeError {
             Self::BodyTooLarge => "The request body is too large.",
             Self::ExpectationFailed => "The expectation cannot be met.",
             Self::TimedOut => "The request did not arrive in time.",
+            Self::Overloaded => "Too much is being received; try again later.",
             Self::UpgradeWithBody => "An upgrade request must not have a body.",
             Self::EarlyBytes => "Nothing may follow an upgrade request before its answer.",
             Self::MethodNotAllowed => "A WebSocket handshake is a GET request.",
@@ -351,6 +356,7 @@ mod tests {
             (HandshakeError::TooManyFields, 431),
             (HandshakeError::UnknownMethod, 501),
             (HandshakeError::BadAccept, 502),
+            (HandshakeError::Overloaded, 503),
             (HandshakeError::UnsupportedVersion, 505),
             (HandshakeError::UnexpectedStatus(404), 404),
         ] {

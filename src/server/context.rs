@@ -71,6 +71,10 @@ pub struct Gauges {
     pub subscriptions: usize,
     /// Bytes that wait for all peers, as if each had its own.
     pub queued: usize,
+    /// Memory of what has come and is incomplete.
+    pub input_memory: usize,
+    /// Memory of topics, subscriptions and presences, about.
+    pub topic_memory: usize,
     /// Memory of what waits: shared bytes count once.
     pub output_memory: usize,
     /// Topics of which a history is kept.

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, IoSlice};
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -27,10 +28,10 @@ use super::transport::Transport;
 use super::waker::Waker;
 use super::walk::Walk;
 use crate::protocol::{
-    CloseCode, CloseFrame, Connection, FrameHeader, Message, Settings, State, UsageError,
+    Assembly, CloseCode, CloseFrame, Connection, FrameHeader, Message, Settings, State, UsageError,
     write_unmasked_frame,
 };
-use crate::ring::RingPool;
+use crate::ring::{Ring, RingPool};
 use crate::topic::{Histories, Namespaces, Presence, TopicId, TopicTable};
 
 /// From this size on a payload is written from where it is instead of being copied into the cork.
@@ -115,6 +116,10 @@ pub(crate) struct Core<S> {
     pub(super) lanes: RandomState,
     /// Spare memory of publishing.
     pub(super) targets: Vec<TopicId>,
+    /// What the connections keep of what is incomplete.
+    pub(super) input_memory: usize,
+    /// What is told of those who are present, and what it takes to find it.
+    pub(super) presence_memory: usize,
     /// Own bytes in all outboxes, and shared ones that wait in any.
     pub(super) own_queued: usize,
     pub(super) lent: Gauge,
@@ -243,6 +248,8 @@ impl<S> Core<S> {
             pings: Vec::new(),
             lanes: RandomState::new(),
             targets: Vec::new(),
+            input_memory: 0,
+            presence_memory: 0,
             own_queued: 0,
             lent: Gauge::default(),
             ages: Vec::new(),
@@ -462,7 +469,7 @@ impl<S> Core<S> {
         };
         self.stats.bytes_out += taken as u64;
         let mut skip = taken;
-        let cork = std::mem::take(&mut self.cork);
+        let cork = mem::take(&mut self.cork);
         for part in [&cork[..], &header[..len], payload] {
             let start = skip.min(part.len());
             skip -= start;
@@ -530,7 +537,7 @@ impl<S> Core<S> {
                 }
             }
         };
-        let mut cork = std::mem::take(&mut self.cork);
+        let mut cork = mem::take(&mut self.cork);
         self.queue(key, &cork[taken..]);
         cork.clear();
         if cork.capacity() > 2 * CORK {
@@ -588,7 +595,7 @@ impl<S> Core<S> {
             if is_low && work.lost != Lost::default() {
                 self.lossy.push(id);
             }
-            if is_low && std::mem::take(&mut work.is_pressed) {
+            if is_low && mem::take(&mut work.is_pressed) {
                 self.drained.push(id);
             }
             if work.outbox.is_empty()
@@ -653,6 +660,7 @@ impl<S> Core<S> {
 
     fn recycle(&mut self, mut work: Box<Work>) {
         self.own_queued -= work.outbox.own();
+        self.input_memory -= mem::take(&mut work.input);
         if let Some(ring) = work.ring.take() {
             self.rings.put(ring);
         }
@@ -665,12 +673,44 @@ impl<S> Core<S> {
         }
         work.assembly.clear();
         if work.assembly.capacity() > 0 {
-            work.assembly = crate::protocol::Assembly::new();
+            work.assembly = Assembly::new();
         }
         (work.is_pressed, work.is_held, work.is_throttled) = (false, false, false);
         (work.message_since, work.write_since) = (0, 0);
         work.lost = Lost::default();
         self.spare_works.push(work);
+    }
+
+    /// Counts anew what a connection keeps of what is incomplete.
+    #[inline]
+    pub(crate) fn weigh_input(&mut self, key: usize) {
+        let peer = &self.peers[key];
+        let body = peer.protocol.body_memory();
+        if peer.work.is_none() && body == 0 {
+            return; // The common case: everything was complete.
+        }
+        let work = self.work(key);
+        let ring = work.ring.as_ref().map_or(0, Ring::capacity);
+        let input = ring + work.assembly.capacity() + body;
+        let before = mem::replace(&mut work.input, input);
+        self.input_memory = self.input_memory + input - before;
+    }
+
+    /// Takes back what a message does not need that has not gone on at once.
+    pub(crate) fn shrink_input(&mut self, key: usize) {
+        if let Some(work) = &mut self.peers[key].work {
+            work.assembly.shrink();
+            self.weigh_input(key);
+        }
+    }
+
+    /// Forgets what is incomplete of a connection from which nothing more is read.
+    pub(crate) fn forget_input(&mut self, key: usize) {
+        if let Some(work) = &mut self.peers[key].work {
+            work.ring = None;
+            work.assembly = Assembly::new();
+        }
+        self.weigh_input(key);
     }
 
     /// The `Work` of a connection, made if there is none.
@@ -824,6 +864,8 @@ impl<S> Core<S> {
             topics: self.topics.len(),
             patterns: self.topics.pattern_count(),
             subscriptions: self.topics.subscription_count(),
+            input_memory: self.input_memory,
+            topic_memory: self.topic_memory(),
             output_memory: self.output_memory(),
             histories: self.histories.len(),
             kept_publications: self.histories.publications(),
@@ -845,7 +887,7 @@ impl<S> Core<S> {
 
     /// Writes to every connection whose outbox got something in this turn.
     pub(crate) fn flush_outboxes(&mut self) {
-        let mut dirty = std::mem::take(&mut self.dirty);
+        let mut dirty = mem::take(&mut self.dirty);
         for id in dirty.drain(..) {
             if let Some(key) = self.key(id) {
                 self.peers[key].is_dirty = false;
@@ -871,7 +913,7 @@ impl<S> Core<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{Acceptance, Assembly, Event};
+    use crate::protocol::{Acceptance, Event};
     use crate::server::config::SlowPolicy;
     use crate::server::publication::PublishOptions;
     use std::io::Read;

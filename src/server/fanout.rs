@@ -13,6 +13,10 @@ use super::walk::Budget;
 /// What is published in a turn is sent before its end when it is this much.
 pub(super) const FULL_BATCH: usize = 1 << 20;
 
+/// While this much waits for a walk to end, nobody is read who may publish: each would add one
+/// message before it is held. A batch is in memory once for each form, so it is not much.
+pub(super) const SWAMPED: usize = 4 << 20;
+
 /// Bytes of a batch of which parts are copied to serve them.
 const SHORT_BATCH: usize = 64 << 10;
 

@@ -417,7 +417,7 @@ impl<H: Handler> Server<H> {
                         key,
                         event,
                     );
-                    self.core.flush_full_batch();
+                    read::keep_bounds(&mut self.handler, &mut self.core);
                 }
                 None => self.core.stats.stale += 1,
             }
@@ -429,7 +429,7 @@ impl<H: Handler> Server<H> {
             if let Some(key) = self.core.key(id) {
                 self.core.peers[key].is_ready = false;
                 self.reader.read(&mut self.handler, &mut self.core, key);
-                self.core.flush_full_batch();
+                read::keep_bounds(&mut self.handler, &mut self.core);
             }
         }
     }
@@ -596,12 +596,12 @@ impl<H: Handler> Server<H> {
 
     fn look_at_open(&mut self, key: usize) {
         let core = &mut self.core;
+        core.shrink_input(key);
         let (now, timeouts) = (core.deadlines.now(), core.timeouts);
         let is_paused = core.is_paused(key);
         let peer = &mut core.peers[key];
         let mut due = Tick::MAX;
         if let Some(work) = &mut peer.work {
-            work.assembly.shrink();
             if work.message_since != 0 && !is_paused && !work.is_held {
                 due = work.message_since + timeouts.message;
                 if now >= due {

@@ -78,6 +78,8 @@ pub(crate) struct Work {
     pub(crate) ring: Option<Ring>,
     /// Part of a long or fragmented message.
     pub(crate) assembly: Assembly,
+    /// The memory of these two, and of the body of a request, as it is counted in `Core`.
+    pub(crate) input: usize,
     pub(crate) outbox: Outbox,
     /// Since when a message is incomplete; 0: none is.
     pub(crate) message_since: Tick,
@@ -145,6 +147,7 @@ impl Work {
         self.ring.is_none()
             && self.message_since == 0
             && self.assembly.is_empty()
+            && self.input == 0
             && self.outbox.is_empty()
             && self.outbox.pending_pong.is_none()
             && !self.is_throttled

@@ -65,6 +65,9 @@ impl Reader {
             }
             Stage::Gone => return,
         }
+        if core.is_swamped() {
+            core.hold_unread(key);
+        }
         if core.is_paused(key) {
             core.work(key).is_held = true;
             return;
@@ -109,6 +112,7 @@ impl Reader {
         } else if self.assembly.capacity() > Assembly::KEPT {
             self.assembly = Assembly::new();
         }
+        core.weigh_input(key);
         if core.peers[key].work.is_some() {
             core.release_idle_work(key);
         }
@@ -563,6 +567,48 @@ pub(crate) fn refuse<H: Handler>(
         protocol.refuse(error, Some(&date), output);
     });
     handler.fault(&mut Context::new(core, Some(key)), Fault::Refused(error));
+}
+
+/// Keeps within bounds what one connection after the other has sent in this turn.
+#[inline]
+pub(crate) fn keep_bounds<H: Handler>(handler: &mut H, core: &mut Core<H::State>) {
+    core.flush_full_batch();
+    if core.is_input_full() {
+        shed_input(handler, core);
+    }
+}
+
+/// Turns out those connections that hold most of what is incomplete, until enough memory is free
+/// again. The last one is let be: one message always fits, whatever its size.
+#[cold]
+fn shed_input<H: Handler>(handler: &mut H, core: &mut Core<H::State>) {
+    let mut holders = core.input_holders();
+    while core.has_much_input()
+        && holders.len() > 1
+        && let Some((_, key)) = holders.pop()
+    {
+        core.stats.evicted_input += 1;
+        turn_out(handler, core, key);
+    }
+}
+
+/// Ends a connection because of what it holds, which is forgotten at once.
+fn turn_out<H: Handler>(handler: &mut H, core: &mut Core<H::State>, key: usize) {
+    match core.peers[key].protocol.state() {
+        State::Connecting => refuse(handler, core, key, HandshakeError::Overloaded),
+        State::Open => {
+            let frame = CloseFrame::new(CloseCode::TRY_AGAIN_LATER, "server is overloaded");
+            core.dismiss(key, frame, Cause::InputCap);
+            // What is behind the half message could not be understood.
+            core.peers[key].protocol.receive_eof();
+        }
+        // It was told already, and has gone on.
+        State::Closing | State::Closed => core.end(key, Cause::InputCap),
+    }
+    core.forget_input(key);
+    core.flush(key);
+    // There may be bytes of which the edge has come.
+    core.read_later(key);
 }
 
 fn answer<H: Handler>(

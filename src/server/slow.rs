@@ -189,6 +189,34 @@ impl<S> Core<S> {
 
     // ---- all of them together ----
 
+    /// Whether so much is incomplete that some of it must go.
+    #[inline]
+    pub(crate) fn is_input_full(&self) -> bool {
+        self.input_memory > self.limits.max_input
+    }
+
+    /// Whether more is incomplete than is left when those that hold most have gone.
+    pub(crate) fn has_much_input(&self) -> bool {
+        let cap = self.limits.max_input;
+        self.input_memory > cap - cap / CAP_SLACK
+    }
+
+    /// Those who hold something incomplete, the largest last. What those hold that have ended in
+    /// this turn is freed.
+    pub(crate) fn input_holders(&mut self) -> Vec<(usize, usize)> {
+        for index in 0..self.ended.len() {
+            let (key, _) = self.ended[index];
+            self.forget_input(key);
+        }
+        let holders = self.peers.iter().filter_map(|(key, peer)| {
+            let input = peer.work.as_ref()?.input;
+            (input > 0).then_some((input, key))
+        });
+        let mut holders: Vec<(usize, usize)> = holders.collect();
+        holders.sort_unstable();
+        holders
+    }
+
     /// Bytes that wait for peers: their own, and shared ones counted once.
     pub(crate) fn output_memory(&self) -> usize {
         self.own_queued + self.lent.load(Ordering::Relaxed)

@@ -33,6 +33,8 @@ pub enum Cause {
     CloseTimeout,
     /// More bytes waited for the peer than `outbox_hard`, or for longer than `lag`.
     SlowConsumer,
+    /// More of what peers had sent was incomplete than `max_input`, and most of it was this one's.
+    InputCap,
     /// More bytes waited for all peers than `max_output`, and most of them for this one.
     OutputCap,
     /// The peer sent more Pings than `max_pings`.
@@ -40,7 +42,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    const COUNT: usize = 13;
+    const COUNT: usize = 14;
 
     /// The cause in two words, fit for a log field or a label.
     pub const fn name(self) -> &'static str {
@@ -56,6 +58,7 @@ impl Cause {
             Self::WriteTimeout => "write-timeout",
             Self::CloseTimeout => "close-timeout",
             Self::SlowConsumer => "slow-consumer",
+            Self::InputCap => "input-cap",
             Self::OutputCap => "output-cap",
             Self::PingFlood => "ping-flood",
         }
@@ -76,6 +79,7 @@ impl Cause {
             Self::SlowConsumer => 10,
             Self::OutputCap => 11,
             Self::PingFlood => 12,
+            Self::InputCap => 13,
         }
     }
 }
@@ -138,6 +142,10 @@ pub struct Stats {
     pub lost: Lost,
     /// Connections ended because `max_output` was reached.
     pub evicted: u64,
+    /// Connections closed, and requests answered 503, because `max_input` was reached.
+    pub evicted_input: u64,
+    /// Subscriptions refused because `max_topic_memory` was reached.
+    pub refused_subscriptions: u64,
     /// How long turns of the loop took, from the end of the wait for events.
     pub turn: Histogram,
     /// From the first publication of a batch until its last subscriber's bytes were given to the

@@ -6,20 +6,24 @@ use std::time::{Duration, SystemTime};
 use super::config::{SlowPolicy, TopicOptions};
 use super::context::{History, Recovery};
 use super::core::Core;
-use super::fanout::FULL_BATCH;
+use super::fanout::{FULL_BATCH, SWAMPED};
 use super::handler::SubscribeError;
 use super::presence::{Member, PresenceEvent};
 use super::publication::{KeptPublication, Meta, PublishError, PublishOptions, Published, Tags};
 use super::publish::{Entry, Item, SHARED, Source};
-use crate::protocol::Message;
+use crate::protocol::{Message, State};
 use crate::topic::{
     self, Epoch, HistoryError, HistoryRules, NamespaceId, Position, Present, Query, Since,
-    Subscribed, TopicId, TopicTable,
+    Subscribed, TopicError, TopicId, TopicTable,
 };
 
 /// Subscribers that are served at once while a walk is under way: so few that the walk hardly
 /// notices.
 const FEW: usize = 64;
+
+/// What is kept of one who is present beside the info: its place in the map of its topic, and of
+/// the first one that map.
+const PRESENT: usize = 320;
 
 /// A message that is being published.
 struct Draft<'d> {
@@ -71,6 +75,7 @@ impl<S> Core<S> {
         if !self.is_receiving(key) {
             return Err(SubscribeError::NotOpen);
         }
+        self.check_topic_memory(key, topic)?;
         let (topics, options) = (&mut self.topics, &self.topic_options);
         let member = key as u32;
         let Subscribed { topic: id, new } =
@@ -79,10 +84,29 @@ impl<S> Core<S> {
         // Who listens to a pattern is in no topic.
         if new && keeps_presence && !TopicTable::is_pattern(topic) {
             let now = self.millis();
+            self.presence_memory += PRESENT + info.len();
             self.presence.join(id, member, info.into(), now);
             self.tell_presence(member, id, info.into(), true);
         }
         Ok(new)
+    }
+
+    /// Bytes that topics, subscriptions and presences take, about.
+    pub(crate) fn topic_memory(&self) -> usize {
+        self.topics.memory() + self.presence_memory
+    }
+
+    /// Refuses a new subscription where those that there are take all the memory they may.
+    fn check_topic_memory(&mut self, key: usize, topic: &str) -> Result<(), TopicError> {
+        if self.topic_memory() < self.limits.max_topic_memory {
+            return Ok(());
+        }
+        let known = self.topics.id(topic);
+        if known.is_some_and(|id| self.topics.is_subscribed(key as u32, id)) {
+            return Ok(());
+        }
+        self.stats.refused_subscriptions += 1;
+        Err(TopicError::TooMuchMemory)
     }
 
     pub(crate) fn unsubscribe(&mut self, key: usize, topic: &str) -> bool {
@@ -109,6 +133,7 @@ impl<S> Core<S> {
 
     fn leave_presence(&mut self, member: u32, topic: TopicId) {
         if let Some(present) = self.presence.leave(topic, member) {
+            self.presence_memory -= PRESENT + present.info.len();
             self.tell_presence(member, topic, present.info, false);
         }
     }
@@ -254,7 +279,27 @@ impl<S> Core<S> {
         if self.batch.weight() < FULL_BATCH {
             return;
         }
-        let Some(key) = by else { return };
+        if let Some(key) = by {
+            self.hold(key);
+        }
+    }
+
+    /// Whether more waits for the walk to end than those add who are held once they have
+    /// published.
+    #[inline]
+    pub(crate) fn is_swamped(&self) -> bool {
+        self.batch.weight() >= SWAMPED && !self.walk.is_over()
+    }
+
+    /// Reads a connection that may publish only when the batch is on its way.
+    pub(crate) fn hold_unread(&mut self, key: usize) {
+        if let State::Connecting | State::Open = self.peers[key].protocol.state() {
+            self.hold(key);
+        }
+    }
+
+    /// A publisher waits until the batch is on its way.
+    fn hold(&mut self, key: usize) {
         let work = self.work(key);
         if !std::mem::replace(&mut work.is_throttled, true) {
             self.throttled.push(self.peers[key].id(key));

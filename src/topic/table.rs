@@ -73,6 +73,8 @@ pub struct TopicTable {
     /// By key. Invariant: `members[m][i] == (t, p)` if and only if `topics[t].subscribers[p] == m`.
     members: Vec<Subscriptions>,
     subscriptions: usize,
+    /// The bytes of all names, each once for its topic and once for each of its subscriptions.
+    names: usize,
     max_topics: usize,
     max_patterns: usize,
     max_per_member: usize,
@@ -115,6 +117,13 @@ impl TopicTable {
     /// not resolved yet walks them.
     pub const DEFAULT_MAX_PATTERNS: usize = 10_000;
 
+    /// What a topic takes beside its name: its entries in three tables, of which a third is spare,
+    /// and the smallest list of subscribers.
+    const TOPIC_COST: usize = 256;
+
+    /// What a subscription takes on both sides, and in a table of its user.
+    const SUBSCRIPTION_COST: usize = 128;
+
     /// So that an id is left for each topic and each pattern.
     const MOST: usize = (u32::MAX / 2) as usize;
 
@@ -127,6 +136,7 @@ impl TopicTable {
             patterns: Patterns::default(),
             members: Vec::new(),
             subscriptions: 0,
+            names: 0,
             max_topics: max_topics.min(Self::MOST),
             max_patterns: Self::DEFAULT_MAX_PATTERNS,
             max_per_member: Self::DEFAULT_MAX_PER_MEMBER,
@@ -352,6 +362,14 @@ impl TopicTable {
         self.subscriptions
     }
 
+    /// How many bytes of memory the topics and their subscriptions take, about: here, and with a user
+    /// who keeps the name with each subscription.
+    pub fn memory(&self) -> usize {
+        self.names
+            + self.ids.len() * Self::TOPIC_COST
+            + self.subscriptions * Self::SUBSCRIPTION_COST
+    }
+
     fn topic(&self, topic: TopicId) -> Option<&Topic> {
         self.topics.get(topic.index())?.as_ref()
     }
@@ -391,6 +409,7 @@ impl TopicTable {
             self.topics.push(None);
             TopicId(self.topics.len() as u32 - 1)
         });
+        self.names += name.len();
         let name = Arc::<str>::from(name);
         self.ids.insert(Arc::clone(&name), id);
         if is_pattern {
@@ -410,6 +429,7 @@ impl TopicTable {
         let topic = self.topics[id.index()]
             .take()
             .expect("a topic is freed once");
+        self.names -= topic.name.len();
         self.ids.remove(&topic.name);
         if is_pattern(&topic.name) {
             self.patterns.remove(&topic.name);
@@ -420,9 +440,10 @@ impl TopicTable {
 
     /// Enters on both sides a subscription that does not exist.
     fn attach(&mut self, member: u32, topic: TopicId) {
-        let subscribers = &mut self.topic_mut(topic).subscribers;
-        let position = subscribers.len() as u32;
-        subscribers.push(member);
+        let known = self.topic_mut(topic);
+        let (name_len, position) = (known.name.len(), known.subscribers.len() as u32);
+        known.subscribers.push(member);
+        self.names += name_len;
         let needed = member as usize + 1;
         if self.members.len() < needed {
             self.members.resize_with(needed, Subscriptions::default);
@@ -435,6 +456,7 @@ impl TopicTable {
     /// moves into the gap.
     fn detach(&mut self, Subscription { topic, position }: Subscription) {
         self.subscriptions -= 1;
+        self.names -= self.existing(topic).name.len();
         let subscribers = &mut self.topic_mut(topic).subscribers;
         subscribers.swap_remove(position as usize);
         match subscribers.get(position as usize) {
@@ -467,6 +489,8 @@ pub enum TopicError {
     TooManyTopics,
     /// There are as many patterns as there may be, and this would be another one.
     TooManyPatterns,
+    /// Those that there are take all the memory that they may; a table alone knows no such limit.
+    TooMuchMemory,
 }
 
 impl fmt::Display for TopicError {
@@ -481,6 +505,7 @@ impl fmt::Display for TopicError {
             Self::TooManyForMember => "subscribed to too many topics",
             Self::TooManyTopics => "too many topics",
             Self::TooManyPatterns => "too many topic patterns",
+            Self::TooMuchMemory => "topics take too much memory",
         })
     }
 }

@@ -157,6 +157,14 @@ impl RequestReader {
         }
     }
 
+    /// How much memory is kept for the request whose body is arriving.
+    pub(in crate::protocol) fn body_memory(&self) -> usize {
+        match &self.state {
+            State::Body(pending) => pending.request.memory() + pending.body.capacity(),
+            _ => 0,
+        }
+    }
+
     fn receive_head<'a>(
         &mut self,
         (head, rest): (&'a [u8], &'a [u8]),
