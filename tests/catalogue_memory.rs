@@ -262,7 +262,7 @@ fn cat_148_subscriptions_are_refused_where_topics_take_the_memory_that_they_may(
             client.frame(TEXT, name.as_bytes());
             String::from_utf8(client.read_frame().1).unwrap()
         };
-        let count = (0..)
+        let count = (0..100)
             .take_while(|number| subscribe(*number) == "Ok(true)")
             .count();
         assert!((most - 10..most).contains(&count), "{count}");
