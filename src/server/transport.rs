@@ -1,12 +1,14 @@
 //! A stream socket of either family, with the few calls that the loop makes on it.
 
 use std::io::{self, IoSlice, IoSliceMut, Read};
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr};
 
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 use socket2::{SockRef, Socket};
+
+use super::addresses::counted_as;
 
 /// A connected stream socket.
 #[derive(Debug)]
@@ -75,6 +77,16 @@ impl Transport {
             Self::Tcp(stream) => stream.peer_addr().ok(),
             Self::Unix(_) => None,
         }
+    }
+
+    /// The address that stands for the peer's network; all of whom it cannot be had any more are in
+    /// one, or a limit for each network would not hold for them.
+    pub(crate) fn peer_network(&self) -> Option<IpAddr> {
+        let Self::Tcp(stream) = self else {
+            return None;
+        };
+        let address = stream.peer_addr().map(|address| counted_as(address.ip()));
+        Some(address.unwrap_or(Ipv6Addr::UNSPECIFIED.into()))
     }
 }
 
