@@ -100,3 +100,30 @@ fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, TcpListener};
+    use std::time::{Duration, Instant};
+
+    /// Otherwise who resets its connection behind what it sent would be of no network.
+    #[test]
+    fn a_peer_that_is_gone_is_of_a_network() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let peer = std::net::TcpStream::connect(address).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        let transport = Transport::Tcp(TcpStream::from_std(stream));
+        assert_eq!(transport.peer_network(), Some(Ipv4Addr::LOCALHOST.into()));
+        let linger = Some(Duration::ZERO);
+        SockRef::from(&peer).set_linger(linger).unwrap();
+        drop(peer);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while transport.peer_addr().is_some() {
+            assert!(Instant::now() < deadline);
+        }
+        let nowhere = Ipv6Addr::UNSPECIFIED.into();
+        assert_eq!(transport.peer_network(), Some(nowhere));
+    }
+}
