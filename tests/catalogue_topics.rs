@@ -535,6 +535,194 @@ fn cat_171_flood_of_requests_is_held_up_and_answered() {
     assert!(server.ask(|_, ctx| ctx.stats().throttled) > 0);
 }
 
+/// What the broadcast application answers to floods of requests.
+#[cfg(feature = "broadcast")]
+mod floods {
+    use std::net::{SocketAddr, TcpStream};
+    use std::os::unix::net::UnixStream;
+    use std::time::Instant;
+
+    use socket2::{Domain, Socket, Type};
+    use stentor::Endpoint;
+    use stentor::broadcast::{ApiOptions, Rules};
+
+    use super::*;
+    use crate::clients::{Served, serve, serve_with};
+
+    /// Requests at once, of which a second is worth one.
+    const FLOOD: usize = 20;
+
+    fn rules(max_posts_per_ip: u32) -> Rules {
+        Rules {
+            max_posts_per_ip,
+            api: ApiOptions {
+                insecure: true,
+                ..ApiOptions::default()
+            },
+            ..Rules::default()
+        }
+    }
+
+    fn request(line: &str, body: &str) -> String {
+        let len = body.len();
+        format!("{line} HTTP/1.1\r\nHost: h\r\nContent-Length: {len}\r\n\r\n{body}")
+    }
+
+    /// As many publications, each with its number.
+    fn flood() -> String {
+        let numbers = (0..FLOOD).map(|number| number.to_string());
+        numbers
+            .map(|number| request("POST /t/news", &number))
+            .collect()
+    }
+
+    /// A response on a connection that goes on: its status, its head and its body.
+    fn answer(socket: &mut impl Read) -> (u16, String, String) {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            socket.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8(head).unwrap();
+        let (_, len) = head.split_once("\r\nContent-Length: ").unwrap();
+        let (len, _) = len.split_once("\r\n").unwrap();
+        let mut body = vec![0; len.parse().unwrap()];
+        socket.read_exact(&mut body).unwrap();
+        let status = head[9..12].parse().unwrap();
+        (status, head, String::from_utf8(body).unwrap())
+    }
+
+    /// Sends one request and reads the response.
+    fn ask(socket: &mut (impl Read + Write), line: &str, body: &str) -> (u16, String, String) {
+        socket.write_all(request(line, body).as_bytes()).unwrap();
+        answer(socket)
+    }
+
+    /// Connects from this address of the loopback interface.
+    fn connect_from(server: &Served, address: &str) -> TcpStream {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let from = SocketAddr::new(address.parse().unwrap(), 0);
+        socket.bind(&from.into()).unwrap();
+        socket.connect(&server.address.into()).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.into()
+    }
+
+    /// Floods at once; answers the numbers of what was published, and how much was refused.
+    fn flood_at_once(server: &Served, client: &mut Client) -> (Vec<String>, usize) {
+        let held = server.stand_still();
+        client.send(flood().as_bytes());
+        drop(held);
+        let (mut published, mut refused) = (Vec::new(), 0);
+        for number in 0..FLOOD {
+            let (status, head, body) = answer(&mut client.socket);
+            if status == 200 {
+                published.push(number.to_string());
+                continue;
+            }
+            refused += 1;
+            assert!(
+                head.starts_with("HTTP/1.1 429 Too Many Requests\r\n"),
+                "{head}"
+            );
+            assert!(head.contains("\r\nRetry-After: 1\r\n"), "{head}");
+            assert!(!head.contains("Connection: close"), "{head}");
+            assert!(
+                body.starts_with("The message was not published: "),
+                "{body}"
+            );
+            assert_eq!(body.lines().count(), 1);
+        }
+        (published, refused)
+    }
+
+    #[test]
+    fn cat_171_flood_of_requests_gets_429() {
+        let server = serve(rules(1));
+        let mut reader = Client::open(server.address, "/t/news");
+        let mut flooder = Client::raw(server.address);
+        let (mut published, refused) = flood_at_once(&server, &mut flooder);
+        assert_eq!(published[0], "0");
+        assert!(refused > 0);
+        let (_, _, metrics) = ask(&mut flooder.socket, "GET /metrics", "");
+        let sample = format!("\nstentor_posts_refused_total{{reason=\"rate\"}} {refused}\n");
+        assert!(metrics.contains(&sample), "{metrics}");
+        // The connection goes on, and in a second so does its publisher.
+        let deadline = Instant::now() + PATIENCE;
+        while ask(&mut flooder.socket, "POST /t/news", "again").0 != 200 {
+            assert!(Instant::now() < deadline);
+        }
+        published.push("again".into());
+        for text in published {
+            assert_eq!(reader.hear(), text);
+        }
+        reader.hears_nothing_more();
+    }
+
+    #[test]
+    fn cat_171_flood_of_one_address_is_not_that_of_others() {
+        let server = serve(rules(1));
+        let mut flooder = Client::raw(server.address);
+        assert!(flood_at_once(&server, &mut flooder).1 > 0);
+        for address in ["127.0.0.2", "127.0.0.3"] {
+            let mut other = connect_from(&server, address);
+            assert_eq!(ask(&mut other, "POST /t/news", "x").0, 200, "{address}");
+        }
+    }
+
+    #[test]
+    fn cat_171_flood_over_many_connections_is_that_of_their_address() {
+        let server = serve(rules(1));
+        let mut clients: Vec<Client> = (0..FLOOD).map(|_| Client::raw(server.address)).collect();
+        let held = server.stand_still();
+        for client in &mut clients {
+            client.send(request("POST /t/news", "x").as_bytes());
+        }
+        drop(held);
+        let statuses = clients
+            .iter_mut()
+            .map(|client| answer(&mut client.socket).0);
+        assert!(statuses.filter(|&status| status == 429).count() > 0);
+    }
+
+    #[test]
+    fn cat_171_what_has_no_such_limit_is_not_refused() {
+        let path = std::env::temp_dir().join(format!("stentor-{}-cat-171", std::process::id()));
+        let endpoint = Endpoint::Unix(path.clone());
+        let server = serve_with(rules(1), (), move |config| config.listen.push(endpoint));
+        let mut flooder = Client::raw(server.address);
+        assert!(flood_at_once(&server, &mut flooder).1 > 0);
+        for _ in 0..FLOOD {
+            let batch = r#"{"channel": "news", "data": {}}"#;
+            let (status, _, body) = ask(&mut flooder.socket, "POST /api/publish", batch);
+            assert_eq!(status, 200, "{body}");
+            assert_eq!(ask(&mut flooder.socket, "GET /livez", "").0, 200);
+        }
+        // Who sends over a WebSocket is held up.
+        let mut publisher = Client::open(server.address, "/t/chat");
+        for _ in 0..FLOOD {
+            publisher.say("x");
+        }
+        for _ in 0..FLOOD {
+            assert_eq!(publisher.hear(), "x");
+        }
+        let mut local = UnixStream::connect(&path).unwrap();
+        local.set_read_timeout(Some(PATIENCE)).unwrap();
+        for _ in 0..FLOOD {
+            assert_eq!(ask(&mut local, "POST /t/news", "x").0, 200);
+        }
+    }
+
+    #[test]
+    fn cat_171_flood_is_let_in_where_there_is_no_limit() {
+        let server = serve(rules(0));
+        let mut flooder = Client::raw(server.address);
+        let (published, refused) = flood_at_once(&server, &mut flooder);
+        assert_eq!((published.len(), refused), (FLOOD, 0));
+    }
+}
+
 #[test]
 fn cat_172_publication_to_nobody_and_to_names_of_no_topic() {
     let server = serve(obedient(), |_| ());

@@ -299,6 +299,24 @@ fn sighup_has_the_file_read_again_and_a_wrong_one_changes_nothing() {
 // ---- serving ----
 
 #[test]
+fn messages_over_http_have_the_limit_that_a_flag_says() {
+    const FLOOD: usize = 20;
+    for (limit, has_refusals) in [("1", true), ("0", false)] {
+        let (_process, address) = start(&["--max-posts-per-ip", limit]);
+        let mut socket = tcp(address);
+        let request = "POST /t/a HTTP/1.1\r\nHost: test\r\nContent-Length: 1\r\n\r\nx";
+        let last = "GET /livez HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+        let requests = request.repeat(FLOOD) + last;
+        socket.write_all(requests.as_bytes()).unwrap();
+        let mut answers = String::new();
+        socket.read_to_string(&mut answers).unwrap();
+        let count = |status: &str| answers.matches(&format!("HTTP/1.1 {status} ")).count();
+        assert_eq!(count("200") + count("429"), FLOOD + 1, "{answers}");
+        assert_eq!(count("429") > 0, has_refusals, "{answers}");
+    }
+}
+
+#[test]
 fn those_in_one_topic_hear_each_other_and_themselves() {
     let (_process, address) = start(&[]);
     let mut anna = connect(address, "/t/news");

@@ -22,7 +22,7 @@ use super::hooks::HttpHookCounts;
 /// The `Content-Type` of what [`expose`] makes.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The clients of the protocol, in numbers.
+/// The clients of the protocol, and who publishes without it, in numbers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ClientNumbers {
     pub(super) clients: usize,
@@ -31,6 +31,8 @@ pub(super) struct ClientNumbers {
     /// Of all sets of keys for tokens.
     pub(super) keys: Vec<KeyCounts>,
     pub(super) hooks: Option<HttpHookCounts>,
+    /// Messages over HTTP that were too many of their network.
+    pub(super) posts_refused: u64,
 }
 
 /// Writes all numbers down.
@@ -70,6 +72,7 @@ impl ClientNumbers {
         ])?;
         page.counts("client_errors", "Commands that failed", "code", sorted(&counts.errors))?;
         page.counts("client_disconnects", "Clients that the application has closed", "code", sorted(&counts.disconnects))?;
+        page.counts("posts_refused", "Messages over HTTP answered 429 and not published", "reason", [("rate", self.posts_refused)])?;
         if !self.keys.is_empty() {
             let sum = |of: fn(&KeyCounts) -> u64| self.keys.iter().map(of).sum();
             page.gauge("token_keys", "Keys that verify tokens, of sets", self.keys.iter().map(|keys| keys.keys).sum())?;
@@ -413,9 +416,10 @@ mod tests {
         }
         let text = expose(&stats, &gauges, ClientNumbers::default());
         let mut samples = parse(&text);
-        // Those of the client protocol have a test of their own.
+        // Those of clients have a test of their own.
         samples.retain(|sample, _| {
-            !sample.starts_with("stentor_client") && *sample != "stentor_users"
+            let of_clients = ["stentor_client", "stentor_users", "stentor_posts"];
+            !of_clients.iter().any(|name| sample.starts_with(name))
         });
         for (_, field, sample) in FIELDS {
             assert_eq!(samples[sample], field(&mut stats).to_string(), "{sample}");
@@ -559,11 +563,12 @@ mod tests {
     }
 
     #[test]
-    fn clients_of_the_protocol_are_shown() {
+    fn clients_are_shown() {
         let mut clients = ClientNumbers {
             clients: 3,
             users: 2,
             hooks: Some(HttpHookCounts::default()),
+            posts_refused: 5,
             ..ClientNumbers::default()
         };
         clients.counts.errors.extend([(103, 7), (102, 1)]);
@@ -577,6 +582,7 @@ mod tests {
             "4"
         );
         assert_eq!(samples["stentor_hooks_total{reason=\"busy\"}"], "0");
+        assert_eq!(samples["stentor_posts_refused_total{reason=\"rate\"}"], "5");
     }
 
     #[test]

@@ -247,7 +247,7 @@ impl Broadcast {
         request: &Request<'_>,
     ) -> Result<Response, Response> {
         self.rules.origins.check(request)?;
-        Raw::post(ctx, &self.rules, topic, request)
+        self.raw.post(ctx, &self.rules, topic, request)
     }
 
     fn stream(
@@ -272,6 +272,7 @@ impl Broadcast {
                 .filter_map(Tokens::key_counts)
                 .collect(),
             hooks: self.hook_stats.as_ref().map(HttpHookStats::counts),
+            posts_refused: self.raw.posts_refused(),
         };
         let page = metrics::expose(ctx.stats(), &ctx.gauges(), clients);
         let response = Response::new(200).body(page);

@@ -80,6 +80,9 @@ pub struct Rules {
     pub first_admin: Option<usize>,
     /// The most bytes of the past that one subscriber gets at once.
     pub most_past: usize,
+    /// The messages over HTTP, without the API, that one IPv4 address or IPv6 network of 64 bits may
+    /// publish in a second, also all at once; 0 is no limit. One more is answered 429.
+    pub max_posts_per_ip: u32,
 }
 
 impl Default for Rules {
@@ -98,6 +101,8 @@ impl Default for Rules {
             first_admin: None,
             // Half of what may wait for a connection: the rest is for what comes meanwhile.
             most_past: 512 << 10,
+            // Far above what people and their scripts send; backends have the API, without a limit.
+            max_posts_per_ip: 1000,
         }
     }
 }

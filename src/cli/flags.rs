@@ -204,6 +204,12 @@ pub(super) struct LimitFlags {
     #[arg(env = "STENTOR_MAX_CONNECTIONS_PER_IP", hide_env = true)]
     pub(super) max_connections_per_ip: Option<usize>,
 
+    /// Messages over HTTP (POST /t/NAME, not the API) from one such address within a second; one more is answered 429;
+    /// 0 is no limit [default: 1000]
+    #[arg(long, global = true, value_name = "COUNT", value_parser = count::<u32>)]
+    #[arg(env = "STENTOR_MAX_POSTS_PER_IP", hide_env = true)]
+    pub(super) max_posts_per_ip: Option<u32>,
+
     /// Bytes waiting for a slow reader from which on nothing more is read from it [default: 256KiB]
     #[arg(long, global = true, value_name = "SIZE", value_parser = size)]
     #[arg(env = "STENTOR_OUTBOX_SOFT", hide_env = true)]

@@ -60,6 +60,8 @@ impl Draft {
         );
         let per_ip = server.get("max_connections_per_ip", count);
         limits.max_connections_per_ip = per_ip.or(limits.max_connections_per_ip);
+        let posts = &mut self.rules.max_posts_per_ip;
+        server.set("max_posts_per_ip", posts, count);
         server.set("outbox_soft", &mut limits.outbox_soft, size);
         server.set("max_topics", &mut limits.max_topics, count);
         self.max_topics_per_connection = server.get("max_topics_per_connection", count);

@@ -145,7 +145,7 @@ impl Settings {
         draft.config.limits.max_connections = most_connections;
         draft.read(root);
         set_listen(&mut draft, flags);
-        set_limits(&mut draft.config, &flags.limits);
+        set_limits(&mut draft, &flags.limits);
         set_timeouts(&mut draft.config, &flags.timeouts);
         fit_topics(&mut draft, flags.limits.max_topics_per_connection)?;
         let usual = set_doors(&mut draft, flags, root.is_some());
@@ -296,7 +296,9 @@ fn set_sizes(rules: &mut Rules, config: &mut Config, mode: Mode) {
     }
 }
 
-fn set_limits(config: &mut Config, flags: &LimitFlags) {
+fn set_limits(draft: &mut Draft, flags: &LimitFlags) {
+    set(&mut draft.rules.max_posts_per_ip, flags.max_posts_per_ip);
+    let config = &mut draft.config;
     let limits = &mut config.limits;
     set(
         &mut config.protocol.max_message_size,
@@ -549,6 +551,7 @@ mod tests {
             listen = [\"127.0.0.1:1\", \"[::1]:2\"]
             admin_listen = \"127.0.0.1:3\"
             max_topics = 5
+            max_posts_per_ip = 50
             idle_timeout = \"3s\"
             overview = \"nobody\"
             [websocket]
@@ -572,6 +575,7 @@ mod tests {
         } = with_file(file, &[]).unwrap();
         assert_eq!((config.listen.len(), rules.first_admin), (3, Some(2)));
         assert_eq!(config.limits.max_connections, 7);
+        assert_eq!(rules.max_posts_per_ip, 50);
         assert_eq!(config.limits.outbox_hard, 2_000_000);
         assert_eq!(config.protocol.max_message_size, 128 << 10);
         assert_eq!(rules.client.message_size_limit, 128 << 10);
@@ -581,11 +585,11 @@ mod tests {
             (LevelFilter::WARN, Who::Nobody)
         );
 
-        let flags = "--listen=[::1]:9 --max-topics=6 --overview=anyone --history-size=4";
+        let flags = "--listen=[::1]:9 --max-topics=6 --overview=anyone --history-size=4 --max-posts-per-ip=0";
         let flags: Vec<&str> = flags.split(' ').collect();
         let Settings { config, rules, .. } = with_file(file, &flags).unwrap();
         assert_eq!((config.listen.len(), rules.first_admin), (2, Some(1)));
-        assert_eq!(config.limits.max_topics, 6);
+        assert_eq!((config.limits.max_topics, rules.max_posts_per_ip), (6, 0));
         assert_eq!(config.timeouts.idle, Duration::from_secs(3));
         assert_eq!(rules.overview, Who::Anyone);
         assert_eq!(config.topics.get(config.topics.id_of("a")).history_size, 4);

@@ -46,7 +46,7 @@ impl Addresses {
 /// The address that stands for all that are likely to be one host's: an IPv6 network of 64 bits is
 /// the least that a customer gets (RFC 6177), with addresses without number; an IPv4 address is
 /// one however it is written.
-fn counted_as(ip: IpAddr) -> IpAddr {
+pub(crate) fn counted_as(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => {
             let [a, b, c, d, ..] = ip.segments();

@@ -1,6 +1,6 @@
 //! How a handler acts on its connection, on others, on topics and on the loop.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::config::TopicOptions;
@@ -489,6 +489,15 @@ impl<'a, S> Context<'a, S> {
     /// The address of the peer of this connection; `None` for a unix socket.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.core.peers[self.key?].transport.peer_addr()
+    }
+
+    /// The network of the peer of this connection, as
+    /// [`max_connections_per_ip`](crate::Limits::max_connections_per_ip) counts it: its IPv4 address,
+    /// or the IPv6 network of 64 bits, by its first address. `None` for a unix socket; a peer that has
+    /// reset its connection meanwhile is in the network `::`. Costs a system call, as
+    /// [`peer_addr`](Self::peer_addr) does.
+    pub fn peer_network(&self) -> Option<IpAddr> {
+        self.core.peers[self.key?].transport.peer_network()
     }
 
     /// Where this connection was accepted, as an index into

@@ -1,12 +1,14 @@
 //! A stream socket of either family, with the few calls that the loop makes on it.
 
 use std::io::{self, IoSlice, IoSliceMut, Read};
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr};
 
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 use socket2::{SockRef, Socket};
+
+use super::addresses::counted_as;
 
 /// A connected stream socket.
 #[derive(Debug)]
@@ -76,6 +78,16 @@ impl Transport {
             Self::Unix(_) => None,
         }
     }
+
+    /// The address that stands for the peer's network; all of whom it cannot be had any more are in
+    /// one, or a limit for each network would not hold for them.
+    pub(crate) fn peer_network(&self) -> Option<IpAddr> {
+        let Self::Tcp(stream) = self else {
+            return None;
+        };
+        let address = stream.peer_addr().map(|address| counted_as(address.ip()));
+        Some(address.unwrap_or(Ipv6Addr::UNSPECIFIED.into()))
+    }
 }
 
 /// A signal that interrupts a call before anything was moved is no event.
@@ -86,5 +98,32 @@ fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => return result,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, TcpListener};
+    use std::time::{Duration, Instant};
+
+    /// Otherwise who resets its connection behind what it sent would be of no network.
+    #[test]
+    fn a_peer_that_is_gone_is_of_a_network() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let peer = std::net::TcpStream::connect(address).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        let transport = Transport::Tcp(TcpStream::from_std(stream));
+        assert_eq!(transport.peer_network(), Some(Ipv4Addr::LOCALHOST.into()));
+        let linger = Some(Duration::ZERO);
+        SockRef::from(&peer).set_linger(linger).unwrap();
+        drop(peer);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while transport.peer_addr().is_some() {
+            assert!(Instant::now() < deadline);
+        }
+        let nowhere = Ipv6Addr::UNSPECIFIED.into();
+        assert_eq!(transport.peer_network(), Some(nowhere));
     }
 }

@@ -3,11 +3,12 @@
 //!
 //! ```text
 //! request ─┬▶ wish ─▶ seat ─▶ past ─▶ header, events, or as it is
-//!          └▶ post
+//!          └▶ flood ─▶ post
 //! ```
 
 mod company;
 mod events;
+mod flood;
 mod header;
 mod past;
 mod post;
@@ -15,6 +16,7 @@ mod seat;
 mod wish;
 
 use std::hash::{BuildHasher, RandomState};
+use std::num::NonZeroU32;
 
 use stentor::protocol::http::{Request, Response};
 use stentor::topic::TopicTable;
@@ -24,6 +26,7 @@ use stentor::{
 };
 
 pub(super) use self::company::Listed;
+use self::flood::Buckets;
 pub(super) use self::header::{line, lost};
 use self::past::Past;
 pub(super) use self::seat::SeatId;
@@ -39,6 +42,8 @@ pub(super) struct Raw {
     jitter: RandomState,
     /// What the connection that is about to open asked for.
     pending: Option<Pending>,
+    buckets: Buckets,
+    posts_refused: u64,
 }
 
 #[derive(Debug)]
@@ -230,7 +235,13 @@ impl Raw {
 
     // ---- posting ----
 
+    /// How many messages were too many of their network.
+    pub(super) fn posts_refused(&self) -> u64 {
+        self.posts_refused
+    }
+
     pub(super) fn post(
+        &mut self,
         ctx: &mut Context<'_, Place>,
         rules: &Rules,
         topic: &str,
@@ -243,7 +254,20 @@ impl Raw {
             let problem = PublishError::Pattern.to_string();
             return Err(post::bad(&problem));
         }
+        self.check_rate(ctx, rules)?;
         post::publish(ctx, topic, request)
+    }
+
+    /// Refuses what is too much for a network; a unix socket is of none.
+    fn check_rate(&mut self, ctx: &Context<'_, Place>, rules: &Rules) -> Result<(), Response> {
+        if let Some(rate) = NonZeroU32::new(rules.max_posts_per_ip)
+            && let Some(network) = ctx.peer_network()
+            && !self.buckets.take(network, rate, ctx.now())
+        {
+            self.posts_refused += 1;
+            return Err(post::too_many());
+        }
+        Ok(())
     }
 }
 

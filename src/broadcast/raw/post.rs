@@ -4,7 +4,7 @@ use serde::Serialize;
 use stentor::protocol::http::{Request, Response};
 use stentor::{Context, Message, PublishOptions};
 
-use super::super::json;
+use super::super::{json, with};
 use super::Place;
 use super::header::line;
 
@@ -36,6 +36,13 @@ pub(super) fn publish(
 
 pub(super) fn bad(problem: &str) -> Response {
     Response::new(400).text(format!("The message was not published: {problem}.\n"))
+}
+
+/// A bucket of which a token is missing has it within a second.
+pub(super) fn too_many() -> Response {
+    let problem = "The message was not published: there were too many from your address; \
+                   send it again in a second.\n";
+    with(Response::new(429).text(problem), &[("Retry-After", "1")])
 }
 
 #[derive(Serialize)]
