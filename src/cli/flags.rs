@@ -243,7 +243,7 @@ pub(super) struct LimitFlags {
     pub(super) max_pings: Option<u32>,
 
     /// Memory for what has come and is incomplete; above it those who hold most are closed with 1013,
-    /// or answered 503 [default: 64MiB]
+    /// or answered 503 [default: 64MiB; echo: 512MiB]
     #[arg(long, global = true, value_name = "SIZE", value_parser = size)]
     #[arg(env = "STENTOR_MAX_INPUT", hide_env = true)]
     pub(super) max_input: Option<usize>,

@@ -38,6 +38,8 @@ impl Mode {
             Self::Echo => {
                 config.protocol.max_message_size = 16 << 20;
                 config.protocol.max_fragments = 1 << 20;
+                // 16 of the largest that grow at a time: what is measured must not be shed.
+                config.limits.max_input = 512 << 20;
                 config.timeouts.idle = Duration::from_mins(2);
                 config.timeouts.message = Duration::from_mins(2);
             }
