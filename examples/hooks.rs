@@ -42,7 +42,7 @@ impl Hooks for App {
     /// What takes long is done elsewhere, and answered from there.
     fn rpc(&mut self, request: &RpcRequest<'_>, ask: Ask<Returned>) -> Answer<Returned> {
         let later = ask.later();
-        let data = format!(r#"{{"method":"{}"}}"#, request.method.escape_default());
+        let data = format!(r#"{{"method":"{}"}}"#, request.method.escape_default()).into();
         thread::spawn(move || {
             thread::sleep(Duration::from_millis(100));
             later.answer(Ok(Returned { data }));

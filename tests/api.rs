@@ -278,7 +278,7 @@ fn a_subscription_brings_what_was_missed() {
     );
     service.act("subscribe", subscribe);
     let push = member.line();
-    assert!(push.contains(r#""recovered":true"#), "{push}");
+    assert!(push.contains(r#""offset":1,"positioned":true"#), "{push}");
     for n in [2, 3] {
         let publication =
             format!(r#"{{"push":{{"channel":"kept:a","pub":{{"data":{n},"offset":{n}}}}}}}"#);

@@ -145,12 +145,12 @@ impl Hooks for Program {
         ask: Ask<hooks::Publish>,
     ) -> Answer<hooks::Publish> {
         match request.data {
-            "\"later\"" => {
+            b"\"later\"" => {
                 self.publishes.send(ask.later()).unwrap();
                 Answer::Later
             }
-            "\"no\"" => Err(refused(403)).into(),
-            "\"other\"" => Ok(hooks::Publish {
+            b"\"no\"" => Err(refused(403)).into(),
+            b"\"other\"" => Ok(hooks::Publish {
                 data: Some("\"instead\"".into()),
                 skip_history: true,
             })
@@ -187,7 +187,7 @@ impl Hooks for Program {
             "who" => {
                 let headers: Vec<_> = request.client.headers.iter().collect();
                 let data = json!([request.client.user, request.client.transport, headers]);
-                let data = data.to_string();
+                let data = data.to_string().into();
                 Ok(Returned { data }).into()
             }
             _ => Answer::Usual,
@@ -199,10 +199,10 @@ impl Hooks for Program {
         Answer::Later
     }
 
-    fn message(&mut self, client: &hooks::Client<'_>, data: &str) -> bool {
-        let note = format!("{} says {data}", client.user);
+    fn message(&mut self, client: &hooks::Client<'_>, data: &[u8]) -> bool {
+        let note = format!("{} says {}", client.user, String::from_utf8_lossy(data));
         self.notes.lock().unwrap().push(note);
-        data != "\"unwanted\""
+        data != b"\"unwanted\""
     }
 
     fn disconnected(&mut self, client: &hooks::Client<'_>) {

@@ -19,6 +19,8 @@ mod clients_enemy;
 #[cfg(feature = "broadcast")]
 mod clients_hooks;
 #[cfg(feature = "broadcast")]
+mod clients_protobuf;
+#[cfg(feature = "broadcast")]
 mod clients_recovery;
 #[cfg(feature = "broadcast")]
 mod clients_review;

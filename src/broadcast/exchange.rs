@@ -20,7 +20,7 @@ use super::channel::Name;
 use super::client::codes::{
     BAD_REQUEST, ErrorReply, NOT_AVAILABLE, UNKNOWN_CHANNEL, UNRECOVERABLE,
 };
-use super::client::{is_json, publication_json};
+use super::client::{Codec, Record, is_json, publication_record};
 use super::{ChannelOptions, DataFormat, OWN, Place, Rules};
 
 /// Channels as clients and the API use them.
@@ -37,8 +37,8 @@ pub(super) struct Draft<'a> {
     /// JSON, or any bytes if `is_binary`.
     pub(super) data: &'a [u8],
     pub(super) is_binary: bool,
-    /// The `ClientInfo` of the client that publishes, as JSON; empty for the API.
-    pub(super) info: &'a str,
+    /// What is told of the client that publishes, as JSON; empty for the API.
+    pub(super) info: &'a [u8],
     pub(super) tags: &'a [(String, String)],
     /// A second publication to the channel with this key does nothing; empty for none.
     pub(super) idempotency_key: &'a str,
@@ -101,7 +101,7 @@ impl Exchange {
         Ok(position)
     }
 
-    /// The result of a history command, as JSON.
+    /// The result of a history command.
     ///
     /// # Errors
     ///
@@ -110,9 +110,10 @@ impl Exchange {
     pub(super) fn history(
         ctx: &mut Context<'_, Place>,
         rules: &Rules,
+        codec: Codec,
         channel: &str,
         query: &HistoryQuery<'_>,
-    ) -> Result<String, ErrorReply> {
+    ) -> Result<Vec<u8>, ErrorReply> {
         options_of(rules, channel)?;
         let mut left = query.most_bytes.unwrap_or(usize::MAX);
         let query = Query {
@@ -121,20 +122,20 @@ impl Exchange {
             reverse: query.reverse,
         };
         let history = ctx.history(channel, &query).map_err(why)?;
-        let mut json = b"{\"publications\":[".to_vec();
-        for (index, publication) in history.publications.iter().enumerate() {
-            let size = publication.view(channel).message.payload().len();
-            if size > left && index > 0 {
-                break;
-            }
+        let views = history.publications.iter().map(|one| one.view(channel));
+        let fitting = views.enumerate().take_while(|(index, publication)| {
+            let size = publication.message.payload().len();
+            let fits = size <= left || *index == 0;
             left = left.saturating_sub(size);
-            json.extend_from_slice(if index == 0 { b"" } else { b"," });
-            publication_json(&publication.view(channel), &mut json);
-        }
+            fits
+        });
         let Position { epoch, offset } = history.position;
-        let end = format!("],\"epoch\":\"{epoch}\",\"offset\":{offset}}}");
-        json.extend_from_slice(end.as_bytes());
-        Ok(String::from_utf8(json).expect("texts are UTF-8, and bytes are written in base64"))
+        let publications = fitting.map(|(_, publication)| publication_record(codec, &publication));
+        Ok(Record::new(codec)
+            .list(("publications", 1), publications)
+            .always_text(("epoch", 2), epoch.as_str())
+            .always_number(("offset", 3), offset)
+            .end())
     }
 
     /// Forgets the publications of a channel; epoch and offset go on.
@@ -154,7 +155,7 @@ impl Exchange {
         Ok(())
     }
 
-    /// The result of a presence command, as JSON.
+    /// The result of a presence command.
     ///
     /// # Errors
     ///
@@ -162,13 +163,14 @@ impl Exchange {
     pub(super) fn presence(
         ctx: &mut Context<'_, Place>,
         rules: &Rules,
+        codec: Codec,
         channel: &str,
-    ) -> Result<String, ErrorReply> {
+    ) -> Result<Vec<u8>, ErrorReply> {
         keeps_presence(rules, channel)?;
-        Ok(members::presence(ctx, channel))
+        Ok(members::presence(ctx, codec, channel))
     }
 
-    /// The result of a presence stats command, as JSON.
+    /// The result of a presence stats command.
     ///
     /// # Errors
     ///
@@ -176,10 +178,11 @@ impl Exchange {
     pub(super) fn presence_stats(
         ctx: &mut Context<'_, Place>,
         rules: &Rules,
+        codec: Codec,
         channel: &str,
-    ) -> Result<String, ErrorReply> {
+    ) -> Result<Vec<u8>, ErrorReply> {
         keeps_presence(rules, channel)?;
-        Ok(members::stats(ctx, channel))
+        Ok(members::stats(ctx, codec, channel))
     }
 }
 
@@ -239,7 +242,7 @@ fn publish(
     draft: &Draft<'_>,
     message: Message<'_>,
 ) -> Result<Option<Position>, ErrorReply> {
-    let mut options = PublishOptions::new().note(draft.info.as_bytes());
+    let mut options = PublishOptions::new().note(draft.info);
     if !draft.idempotency_key.is_empty() {
         options = options.idempotency_key(draft.idempotency_key);
     }

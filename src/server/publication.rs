@@ -20,7 +20,7 @@ pub struct Form(u8);
 impl Form {
     /// How many forms there may be: a connection keeps its form in a byte, and each has a place in
     /// every batch.
-    pub const COUNT: usize = 8;
+    pub const COUNT: usize = 10;
 
     /// The message itself.
     pub const PLAIN: Self = Self(0);
@@ -29,7 +29,7 @@ impl Form {
     ///
     /// # Panics
     ///
-    /// If `number` is not between 1 and 7.
+    /// If `number` is not between 1 and 9.
     ///
     /// ```
     /// use stentor::Form;
@@ -39,7 +39,7 @@ impl Form {
     pub const fn custom(number: u8) -> Self {
         assert!(
             0 < number && (number as usize) < Self::COUNT,
-            "forms are numbered from 1 to 7"
+            "forms are numbered from 1 to 9"
         );
         Self(number)
     }

@@ -11,7 +11,7 @@ use serde::de::Error as _;
 use serde_json::value::RawValue;
 
 use super::super::client::codes::{BAD_REQUEST, Disconnect, ErrorReply, FORCED};
-use super::super::client::{Selection, is_json, one_line};
+use super::super::client::{Selection, is_json, one_line, text};
 use super::super::exchange::{Draft, HistoryQuery};
 use super::super::hooks::{Overrides, Subscribed};
 
@@ -130,7 +130,7 @@ impl Publish<'_> {
             channel: &self.channel,
             data: &content.data,
             is_binary: !self.b64data.is_empty(),
-            info: "",
+            info: b"",
             tags: &content.tags,
             idempotency_key: &self.idempotency_key,
             skip_history: self.skip_history,
@@ -172,14 +172,13 @@ fn either<'a>(json: Option<&'a RawValue>, base64: &str) -> Result<Cow<'a, [u8]>,
     decoded.map(Cow::Owned).map_err(|_| BAD_REQUEST)
 }
 
-/// The same where it must be JSON, in one line.
+/// The same where it must be JSON, in one line; empty if it is in neither way.
 fn either_json(json: Option<&RawValue>, base64: &str) -> Result<String, ErrorReply> {
     let bytes = either(json, base64)?;
-    let text = str::from_utf8(&bytes).map_err(|_| BAD_REQUEST)?;
-    if !text.is_empty() && !is_json(&bytes) {
+    if !bytes.is_empty() && !is_json(&bytes) {
         return Err(BAD_REQUEST);
     }
-    Ok(one_line(text))
+    Ok(text(one_line(&bytes).into_owned()))
 }
 
 /// The connections that are meant by a user, a client and a session.
@@ -267,7 +266,7 @@ impl Subscribe<'_> {
         Ok(Subscribed {
             expire_at: self.expire_at,
             info: either_json(self.info, &self.b64info)?,
-            data: either_json(self.data, &self.b64data)?,
+            data: either(self.data, &self.b64data)?.into_owned(),
             overrides: Overrides {
                 presence: value(overrides.presence),
                 join_leave: value(overrides.join_leave),
@@ -360,7 +359,8 @@ impl Refresh<'_> {
 
     /// What others learn of the client from here on.
     pub(super) fn info(&self) -> Option<String> {
-        self.info.map(|info| one_line(info.get()))
+        self.info
+            .map(|info| text(one_line(info.get().as_bytes()).into_owned()))
     }
 }
 
@@ -440,14 +440,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_to_be_shown_to_clients_is_json() {
+    fn what_others_are_shown_is_json_and_what_it_is_told_may_be_bytes() {
         for body in [
             r#"{"b64info":"ew=="}"#,
-            r#"{"b64data":"/w=="}"#,
+            r#"{"b64info":"/w=="}"#,
             r#"{"b64data":"?"}"#,
         ] {
             assert_eq!(subscribe(body).grant(), Err(BAD_REQUEST), "{body}");
         }
+        let told = subscribe(r#"{"data":1,"b64data":"/w=="}"#).grant();
+        assert_eq!(told.map(|grant| grant.data), Ok(vec![0xff]));
     }
 
     #[test]

@@ -6,8 +6,8 @@ use serde::Serialize;
 use stentor::Context;
 use stentor::topic::Position;
 
-use super::super::client::Clients;
 use super::super::client::codes::BAD_REQUEST;
+use super::super::client::{Clients, Codec, text};
 use super::super::exchange::{self, Draft, Exchange};
 use super::super::raw::line;
 use super::super::{OWN, Place, Rules};
@@ -37,12 +37,17 @@ impl Desk<'_, '_> {
             Command::Unsubscribe(unsubscribe) => self.unsubscribe(unsubscribe),
             Command::Disconnect(leave) => self.disconnect(leave),
             Command::Refresh(refresh) => self.refresh(refresh),
-            Command::Presence(asked) => Exchange::presence(self.ctx, self.rules, &asked.channel),
+            Command::Presence(asked) => {
+                Exchange::presence(self.ctx, self.rules, Codec::Json, &asked.channel).map(text)
+            }
             Command::PresenceStats(asked) => {
-                Exchange::presence_stats(self.ctx, self.rules, &asked.channel)
+                Exchange::presence_stats(self.ctx, self.rules, Codec::Json, &asked.channel)
+                    .map(text)
             }
             Command::History(asked) => {
-                Exchange::history(self.ctx, self.rules, &asked.channel, &asked.query())
+                let query = asked.query();
+                Exchange::history(self.ctx, self.rules, Codec::Json, &asked.channel, &query)
+                    .map(text)
             }
             Command::HistoryRemove(asked) => {
                 Exchange::clear_history(self.ctx, self.rules, &asked.channel).map(nothing)

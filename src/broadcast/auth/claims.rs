@@ -162,7 +162,7 @@ impl Subscription<'_> {
         Ok(Subscribed {
             expire_at: 0,
             info: json_of(self.info, info, "b64info is not JSON in base64")?,
-            data: json_of(self.data, data, "b64data is not JSON in base64")?,
+            data: data_of(self.data, data)?,
             overrides: Overrides {
                 presence: value(overrides.presence),
                 join_leave: value(overrides.join_leave),
@@ -171,6 +171,16 @@ impl Subscription<'_> {
                 force_positioning: value(overrides.force_positioning),
             },
         })
+    }
+}
+
+/// JSON in one line, or the bytes that are encoded, which come first.
+fn data_of(plain: Option<&RawValue>, encoded: Option<&Text<'_>>) -> Result<Vec<u8>, TokenError> {
+    match encoded.filter(|encoded| !encoded.0.is_empty()) {
+        Some(Text(encoded)) => BASE64_STANDARD
+            .decode(&**encoded)
+            .map_err(|_| TokenError::Invalid("b64data is not base64")),
+        None => json_of(plain, None, "").map(String::into_bytes),
     }
 }
 

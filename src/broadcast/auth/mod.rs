@@ -208,7 +208,7 @@ impl Tokens {
             user: self.checks.user(&claims)?,
             expire_at: claims.expire_at(exp)?,
             info: claims.info()?,
-            data: String::new(),
+            data: Vec::new(),
             meta: claims.json("meta")?,
             channels: channels.filter(|_| subs.is_empty()).unwrap_or_default(),
             subs,

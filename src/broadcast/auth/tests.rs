@@ -476,7 +476,7 @@ fn a_connection_has_what_its_token_says() {
         user: "42".into(),
         expire_at: 1_800_000_600,
         info: r#"{"name": "Ann",                 "n": 12345678901234567890.10}"#.into(),
-        data: String::new(),
+        data: Vec::new(),
         meta: "[ 1.0,                  2 ]".into(),
         channels: vec!["news".into(), "abc".into()],
         subs: Vec::new(),
@@ -511,7 +511,7 @@ fn subs_win_over_channels() {
     };
     let c = Subscribed {
         info: r#"{"a":1}"#.into(),
-        data: r#"{"a":1}"#.into(),
+        data: b"{\n\"a\":1}\r\n".into(),
         ..Subscribed::default()
     };
     let all = [("a", Subscribed::default()), ("b", b), ("c", c)];
@@ -594,7 +594,7 @@ fn claims_of_another_type_make_a_token_invalid() {
         r#"{"channels":[1]}"#,
         r#"{"subs":[]}"#,
         r#"{"subs":{"a":1}}"#,
-        r#"{"subs":{"a":{"b64data":"eA=="}}}"#,
+        r#"{"subs":{"a":{"b64data":"*"}}}"#,
         r#"{"subs":{"a":{"override":{"presence":true}}}}"#,
     ] {
         let result = connects(claims);

@@ -1,14 +1,15 @@
-//! What clients say: commands, one behind the other in a message.
+//! What clients say: commands, one behind the other in a message, in JSON or in Protobuf.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::marker::PhantomData;
 
+use prost::Message as _;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::json::one_line;
+use super::record::{Codec, one_line};
 
 /// A command of a client.
 #[derive(Debug, PartialEq)]
@@ -50,143 +51,217 @@ impl Method {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NoCommand;
 
-#[derive(Debug, Default, serde::Deserialize, PartialEq)]
+#[derive(Clone, PartialEq, prost::Message, serde::Deserialize)]
 #[serde(default)]
 pub(super) struct Connect {
+    #[prost(string, tag = "1")]
     #[serde(deserialize_with = "or_nothing")]
     pub(super) token: String,
+    #[prost(bytes = "vec", tag = "2")]
     #[serde(deserialize_with = "json")]
-    pub(super) data: String,
+    pub(super) data: Vec<u8>,
+    #[prost(string, tag = "4")]
     #[serde(deserialize_with = "or_nothing")]
     pub(super) name: String,
+    #[prost(string, tag = "5")]
     #[serde(deserialize_with = "or_nothing")]
     pub(super) version: String,
+    #[prost(map = "string, message", tag = "3")]
     #[serde(deserialize_with = "sinces")]
     pub(super) subs: HashMap<String, Since>,
 }
 
 /// How far a client has read of a channel.
-#[derive(Clone, Debug, Default, serde::Deserialize, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, prost::Message, serde::Deserialize)]
 #[serde(default)]
 pub(super) struct Since {
+    #[prost(bool, tag = "3")]
     #[serde(deserialize_with = "or_nothing")]
     pub(super) recover: bool,
+    #[prost(uint64, tag = "7")]
     #[serde(deserialize_with = "or_nothing")]
     pub(super) offset: u64,
+    #[prost(string, tag = "6")]
     #[serde(deserialize_with = "or_nothing")]
     pub(super) epoch: String,
 }
 
-#[derive(Debug, Default, serde::Deserialize, PartialEq)]
+#[derive(Clone, PartialEq, prost::Message, serde::Deserialize)]
 #[serde(default)]
 #[expect(clippy::struct_excessive_bools, reason = "so are its fields")]
 pub(super) struct Subscribe {
+    #[prost(string, tag = "1")]
     #[serde(deserialize_with = "or_nothing")]
     pub(super) channel: String,
+    #[prost(string, tag = "2")]
     #[serde(deserialize_with = "or_nothing")]
     pub(super) token: String,
+    #[prost(bytes = "vec", tag = "8")]
     #[serde(deserialize_with = "json")]
-    pub(super) data: String,
+    pub(super) data: Vec<u8>,
+    #[prost(bool, tag = "3")]
     #[serde(deserialize_with = "or_nothing")]
     pub(super) recover: bool,
+    #[prost(uint64, tag = "7")]
     #[serde(deserialize_with = "or_nothing")]
     pub(super) offset: u64,
+    #[prost(string, tag = "6")]
     #[serde(deserialize_with = "or_nothing")]
     pub(super) epoch: String,
+    #[prost(bool, tag = "9")]
     #[serde(deserialize_with = "or_nothing")]
     pub(super) positioned: bool,
+    #[prost(bool, tag = "10")]
     #[serde(deserialize_with = "or_nothing")]
     pub(super) recoverable: bool,
+    #[prost(bool, tag = "11")]
     #[serde(deserialize_with = "or_nothing")]
     pub(super) join_leave: bool,
-    /// A filter of tags, which there is not.
+    /// A filter of tags, which there is not: a message that nobody looks into.
+    #[prost(bytes = "vec", tag = "13")]
     #[serde(deserialize_with = "json")]
-    pub(super) tf: String,
+    pub(super) tf: Vec<u8>,
+    #[prost(uint64, tag = "14")]
     #[serde(deserialize_with = "or_nothing")]
     pub(super) flag: u64,
+    #[prost(uint64, tag = "15")]
     #[serde(rename = "type", deserialize_with = "or_nothing")]
     pub(super) kind: u64,
 }
 
-#[derive(Debug, Default, serde::Deserialize, PartialEq)]
+#[derive(Clone, PartialEq, Eq, prost::Message, serde::Deserialize)]
 #[serde(default)]
 pub(super) struct Channel {
+    #[prost(string, tag = "1")]
     #[serde(deserialize_with = "or_nothing")]
     pub(super) channel: String,
 }
 
-#[derive(Debug, Default, serde::Deserialize, PartialEq)]
+#[derive(Clone, PartialEq, Eq, prost::Message, serde::Deserialize)]
 #[serde(default)]
 pub(super) struct Publish {
+    #[prost(string, tag = "1")]
     #[serde(deserialize_with = "or_nothing")]
     pub(super) channel: String,
+    #[prost(bytes = "vec", tag = "2")]
     #[serde(deserialize_with = "json")]
-    pub(super) data: String,
+    pub(super) data: Vec<u8>,
 }
 
-#[derive(Debug, Default, serde::Deserialize, PartialEq)]
+#[derive(Clone, PartialEq, Eq, prost::Message, serde::Deserialize)]
 #[serde(default)]
 pub(super) struct History {
+    #[prost(string, tag = "1")]
     #[serde(deserialize_with = "or_nothing")]
     pub(super) channel: String,
+    #[prost(int64, tag = "7")]
     #[serde(deserialize_with = "or_nothing")]
     pub(super) limit: i64,
-    #[serde(deserialize_with = "since")]
-    pub(super) since: Option<Since>,
+    #[prost(message, optional, tag = "8")]
+    #[serde(deserialize_with = "object")]
+    pub(super) since: Option<From>,
+    #[prost(bool, tag = "9")]
     #[serde(deserialize_with = "or_nothing")]
     pub(super) reverse: bool,
 }
 
-#[derive(Debug, Default, serde::Deserialize, PartialEq)]
+/// From where on a history is told.
+#[derive(Clone, PartialEq, Eq, prost::Message, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct From {
+    #[prost(uint64, tag = "1")]
+    #[serde(deserialize_with = "or_nothing")]
+    pub(super) offset: u64,
+    #[prost(string, tag = "2")]
+    #[serde(deserialize_with = "or_nothing")]
+    pub(super) epoch: String,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message, serde::Deserialize)]
 #[serde(default)]
 pub(super) struct Rpc {
+    #[prost(string, tag = "2")]
     #[serde(deserialize_with = "or_nothing")]
     pub(super) method: String,
+    #[prost(bytes = "vec", tag = "1")]
     #[serde(deserialize_with = "json")]
-    pub(super) data: String,
+    pub(super) data: Vec<u8>,
 }
 
-#[derive(Debug, Default, serde::Deserialize, PartialEq)]
+#[derive(Clone, PartialEq, Eq, prost::Message, serde::Deserialize)]
 #[serde(default)]
 pub(super) struct Send {
+    #[prost(bytes = "vec", tag = "1")]
     #[serde(deserialize_with = "json")]
-    pub(super) data: String,
+    pub(super) data: Vec<u8>,
 }
 
-#[derive(Debug, Default, serde::Deserialize, PartialEq)]
+#[derive(Clone, PartialEq, Eq, prost::Message, serde::Deserialize)]
 #[serde(default)]
 pub(super) struct Refresh {
+    #[prost(string, tag = "1")]
     #[serde(deserialize_with = "or_nothing")]
     pub(super) token: String,
 }
 
-#[derive(Debug, Default, serde::Deserialize, PartialEq)]
+#[derive(Clone, PartialEq, Eq, prost::Message, serde::Deserialize)]
 #[serde(default)]
 pub(super) struct SubRefresh {
+    #[prost(string, tag = "1")]
     #[serde(deserialize_with = "or_nothing")]
     pub(super) channel: String,
+    #[prost(string, tag = "2")]
     #[serde(deserialize_with = "or_nothing")]
     pub(super) token: String,
 }
 
+/// Nothing is said with it.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message, serde::Deserialize)]
+struct Empty {}
+
 /// A command as it is written. Fields that nobody knows are passed over.
-#[derive(Default, serde::Deserialize)]
+#[derive(Clone, PartialEq, prost::Message, serde::Deserialize)]
 #[serde(default)]
 struct Envelope {
+    #[prost(uint32, tag = "1")]
     #[serde(deserialize_with = "or_nothing")]
     id: u32,
-    connect: Option<Fields<Connect>>,
-    subscribe: Option<Fields<Box<Subscribe>>>,
-    unsubscribe: Option<Fields<Channel>>,
-    publish: Option<Fields<Publish>>,
-    presence: Option<Fields<Channel>>,
-    presence_stats: Option<Fields<Channel>>,
-    history: Option<Fields<History>>,
-    rpc: Option<Fields<Rpc>>,
-    send: Option<Fields<Send>>,
-    refresh: Option<Fields<Refresh>>,
-    sub_refresh: Option<Fields<SubRefresh>>,
-    ping: Option<serde::de::IgnoredAny>,
+    #[prost(message, optional, tag = "4")]
+    #[serde(deserialize_with = "object")]
+    connect: Option<Connect>,
+    #[prost(message, optional, boxed, tag = "5")]
+    #[serde(deserialize_with = "object")]
+    subscribe: Option<Box<Subscribe>>,
+    #[prost(message, optional, tag = "6")]
+    #[serde(deserialize_with = "object")]
+    unsubscribe: Option<Channel>,
+    #[prost(message, optional, tag = "7")]
+    #[serde(deserialize_with = "object")]
+    publish: Option<Publish>,
+    #[prost(message, optional, tag = "8")]
+    #[serde(deserialize_with = "object")]
+    presence: Option<Channel>,
+    #[prost(message, optional, tag = "9")]
+    #[serde(deserialize_with = "object")]
+    presence_stats: Option<Channel>,
+    #[prost(message, optional, tag = "10")]
+    #[serde(deserialize_with = "object")]
+    history: Option<History>,
+    #[prost(message, optional, tag = "13")]
+    #[serde(deserialize_with = "object")]
+    rpc: Option<Rpc>,
+    #[prost(message, optional, tag = "12")]
+    #[serde(deserialize_with = "object")]
+    send: Option<Send>,
+    #[prost(message, optional, tag = "14")]
+    #[serde(deserialize_with = "object")]
+    refresh: Option<Refresh>,
+    #[prost(message, optional, tag = "15")]
+    #[serde(deserialize_with = "object")]
+    sub_refresh: Option<SubRefresh>,
+    #[prost(message, optional, tag = "11")]
+    #[serde(deserialize_with = "object")]
+    ping: Option<Empty>,
 }
 
 impl TryFrom<Envelope> for Command {
@@ -195,7 +270,7 @@ impl TryFrom<Envelope> for Command {
     fn try_from(envelope: Envelope) -> Result<Self, NoCommand> {
         let id = envelope.id;
         // Without an id nothing is answered, and only this takes none.
-        if let Some(Fields(send)) = envelope.send {
+        if let Some(send) = envelope.send {
             let method = Method::Send(send);
             return Ok(Self { id, method });
         }
@@ -203,37 +278,43 @@ impl TryFrom<Envelope> for Command {
             let method = Method::Pong;
             return Ok(Self { id, method });
         }
-        let method = as_method(envelope.connect, Method::Connect)
-            .or(as_method(envelope.subscribe, Method::Subscribe))
-            .or(as_method(envelope.publish, Method::Publish))
-            .or(as_method(envelope.unsubscribe, Method::Unsubscribe))
-            .or(as_method(envelope.presence, Method::Presence))
-            .or(as_method(envelope.presence_stats, Method::PresenceStats))
-            .or(as_method(envelope.history, Method::History))
-            .or(as_method(envelope.rpc, Method::Rpc))
-            .or(as_method(envelope.refresh, Method::Refresh))
-            .or(as_method(envelope.sub_refresh, Method::SubRefresh))
+        let method = (envelope.connect.map(Method::Connect))
+            .or(envelope.subscribe.map(Method::Subscribe))
+            .or(envelope.publish.map(Method::Publish))
+            .or(envelope.unsubscribe.map(Method::Unsubscribe))
+            .or(envelope.presence.map(Method::Presence))
+            .or(envelope.presence_stats.map(Method::PresenceStats))
+            .or(envelope.history.map(Method::History))
+            .or(envelope.rpc.map(Method::Rpc))
+            .or(envelope.refresh.map(Method::Refresh))
+            .or(envelope.sub_refresh.map(Method::SubRefresh))
             .or(envelope.ping.map(|_| Method::Ping))
             .ok_or(NoCommand)?;
         Ok(Self { id, method })
     }
 }
 
-fn as_method<T>(fields: Option<Fields<T>>, method: fn(T) -> Method) -> Option<Method> {
-    fields.map(|Fields(fields)| method(fields))
+/// Takes the first command of a message; `None` at its end.
+pub(super) fn next(codec: Codec, message: &mut &[u8]) -> Option<Result<Command, NoCommand>> {
+    let envelope = match codec {
+        Codec::Json => next_json(message)?,
+        Codec::Protobuf if message.is_empty() => return None,
+        Codec::Protobuf => Envelope::decode_length_delimited(message).map_err(|_| NoCommand),
+    };
+    Some(envelope.and_then(Command::try_from))
 }
 
-/// Takes the first command of a message; `None` at its end.
-pub(super) fn next(message: &mut &[u8]) -> Option<Result<Command, NoCommand>> {
+fn next_json(message: &mut &[u8]) -> Option<Result<Envelope, NoCommand>> {
     let commands = serde_json::Deserializer::from_slice(message);
     let mut commands = commands.into_iter::<Fields<Envelope>>();
     let envelope = commands.next()?;
     let read = commands.byte_offset();
     *message = &message[read..];
-    let Ok(Fields(envelope)) = envelope else {
-        return Some(Err(NoCommand));
-    };
-    Some(envelope.try_into())
+    Some(
+        envelope
+            .map(|Fields(envelope)| envelope)
+            .map_err(|_| NoCommand),
+    )
 }
 
 /// Reads a connect request that stands alone.
@@ -275,9 +356,13 @@ where
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
-fn since<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Since>, D::Error> {
-    let since: Option<Fields<Since>> = Option::deserialize(deserializer)?;
-    Ok(since.map(|Fields(since)| since))
+fn object<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    let object: Option<Fields<T>> = Option::deserialize(deserializer)?;
+    Ok(object.map(|Fields(object)| object))
 }
 
 fn sinces<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HashMap<String, Since>, D::Error> {
@@ -290,9 +375,9 @@ fn sinces<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HashMap<String, 
 }
 
 /// Any JSON, as its text.
-fn json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+fn json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
     let json = Box::<RawValue>::deserialize(deserializer)?;
-    Ok(one_line(json.get()))
+    Ok(one_line(json.get().as_bytes()).into())
 }
 
 #[cfg(test)]
@@ -301,7 +386,7 @@ mod tests {
 
     fn all(mut message: &[u8]) -> Vec<Result<Command, NoCommand>> {
         let mut commands = Vec::new();
-        while let Some(command) = next(&mut message) {
+        while let Some(command) = next(Codec::Json, &mut message) {
             let is_end = command.is_err();
             commands.push(command);
             if is_end {
@@ -384,7 +469,7 @@ mod tests {
         else {
             panic!("{commands:?}")
         };
-        assert_eq!(rpc.data, "{\"a\" :12345678901234567890.10}");
+        assert_eq!(rpc.data, b"{\"a\" :12345678901234567890.10}");
     }
 
     #[test]
@@ -392,7 +477,7 @@ mod tests {
         let bomb = format!("{}{}", "[".repeat(20_000), "]".repeat(20_000));
         let commands = all(format!(r#"{{"id":1,"rpc":{{"data":{bomb}}}}}"#).as_bytes());
         assert!(
-            matches!(&commands[0], Ok(Command { method: Method::Rpc(rpc), .. }) if rpc.data == bomb)
+            matches!(&commands[0], Ok(Command { method: Method::Rpc(rpc), .. }) if rpc.data == bomb.as_bytes())
         );
         for bomb in [
             format!(r#"{{"id":1,"later":{bomb}}}"#),

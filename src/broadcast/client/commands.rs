@@ -4,6 +4,7 @@ use stentor::Context;
 
 use super::codes;
 use super::command::{self, Method, Publish, Rpc};
+use super::record::{Codec, Record};
 use super::state::ClientKey;
 use super::subscribe::may_see;
 use super::{Clients, Failure, World};
@@ -25,24 +26,32 @@ impl Clients {
         id: u32,
         method: Method,
     ) -> Result<(), Failure> {
+        let codec = self.all[key.0 as usize].codec();
+        let nothing = || Record::new(codec).end();
         let (name, result) = match method {
             Method::Unsubscribe(unsubscribe) => {
                 let channel = named(&unsubscribe.channel)?;
                 self.drop_sub(ctx, key, channel);
-                ("unsubscribe", "{}".into())
+                (("unsubscribe", 7), nothing())
             }
             Method::Presence(presence) => {
                 let channel = self.may(world.rules, key, &presence.channel, see_presence)?;
-                ("presence", Exchange::presence(ctx, world.rules, channel)?)
+                let result = Exchange::presence(ctx, world.rules, codec, channel)?;
+                self.effort.spend(result.len());
+                (("presence", 9), result)
             }
             Method::PresenceStats(stats) => {
                 let channel = self.may(world.rules, key, &stats.channel, see_presence)?;
-                let result = Exchange::presence_stats(ctx, world.rules, channel)?;
+                let result = Exchange::presence_stats(ctx, world.rules, codec, channel)?;
                 // Each member is looked at, as if it were told.
                 self.effort.spend(ctx.presence_count(channel) * MEMBER);
-                ("presence_stats", result)
+                (("presence_stats", 10), result)
             }
-            Method::History(history) => ("history", self.history(ctx, world.rules, key, &history)?),
+            Method::History(history) => {
+                let result = self.history(ctx, world.rules, key, &history)?;
+                self.effort.spend(result.len());
+                (("history", 11), result)
+            }
             Method::Send(send) => {
                 let client = &self.all[key.0 as usize];
                 let uuid = client.uuid.text();
@@ -51,20 +60,21 @@ impl Clients {
                 }
                 return Ok(());
             }
-            Method::Refresh(refresh) => ("refresh", self.refresh(ctx, world, key, &refresh)?),
-            Method::SubRefresh(refresh) => {
-                ("sub_refresh", self.sub_refresh(ctx, world, key, &refresh)?)
+            Method::Refresh(refresh) => {
+                let result = self.refresh(ctx, world, key, &refresh)?;
+                (("refresh", 14), result)
             }
-            Method::Ping => ("ping", "{}".into()),
+            Method::SubRefresh(refresh) => {
+                let result = self.sub_refresh(ctx, world, key, &refresh)?;
+                (("sub_refresh", 15), result)
+            }
+            Method::Ping => (("ping", 12), nothing()),
             Method::Pong => return self.pong(ctx, world.rules, key),
             Method::Connect(_) | Method::Subscribe(_) | Method::Publish(_) | Method::Rpc(_) => {
                 return Err(codes::INTERNAL.into());
             }
         };
-        if matches!(name, "presence" | "history") {
-            self.effort.spend(result.len());
-        }
-        self.reply(id, name, &result);
+        self.reply(key, id, name, &result);
         Ok(())
     }
 
@@ -115,7 +125,7 @@ impl Clients {
         rules: &Rules,
         key: ClientKey,
         history: &command::History,
-    ) -> Result<String, Failure> {
+    ) -> Result<Vec<u8>, Failure> {
         let channel = self.may(rules, key, &history.channel, |options| {
             if options.keeps_history() {
                 Ok(options.see_history)
@@ -133,7 +143,8 @@ impl Clients {
             // As with what is recovered: more than may wait for the client would end it.
             most_bytes: Some(rules.most_past),
         };
-        Ok(Exchange::history(ctx, rules, channel, &query)?)
+        let codec = self.all[key.0 as usize].codec();
+        Ok(Exchange::history(ctx, rules, codec, channel, &query)?)
     }
 
     // ---- publishing ----
@@ -203,16 +214,18 @@ impl Clients {
         let client = &self.all[key.0 as usize];
         let in_channel = client.sub(channel).map_or("", |sub| &sub.info);
         let info = client.describe(in_channel);
+        let codec = client.codec();
         let data = how.data.as_deref().unwrap_or(&publish.data);
         let draft = Draft {
             channel,
-            data: data.as_bytes(),
+            data,
+            is_binary: codec == Codec::Protobuf || how.data.is_some(),
             info: &info,
             skip_history: how.skip_history,
             ..Draft::default()
         };
         world.exchange.publish(ctx, world.rules, &draft)?;
-        self.reply(id, "publish", "{}");
+        self.reply(key, id, ("publish", 8), &Record::new(codec).end());
         Ok(())
     }
 
@@ -239,7 +252,7 @@ impl Clients {
             Answer::Usual => Err(codes::NOT_AVAILABLE.into()),
             Answer::Now(result) => {
                 let returned = result.map_err(Failure::from)?;
-                self.returned(id, &returned);
+                self.returned(key, id, &returned);
                 Ok(Some(()))
             }
             Answer::Later => {
@@ -249,9 +262,10 @@ impl Clients {
         }
     }
 
-    pub(super) fn returned(&mut self, id: u32, returned: &Returned) {
-        let result = super::Object::new().json("data", &returned.data).end();
-        self.reply(id, "rpc", &result);
+    pub(super) fn returned(&mut self, key: ClientKey, id: u32, returned: &Returned) {
+        let result = Record::new(self.all[key.0 as usize].codec());
+        let result = result.data(("data", 1), &returned.data).end();
+        self.reply(key, id, ("rpc", 13), &result);
     }
 }
 

@@ -7,8 +7,8 @@ use stentor::Context;
 use super::codes;
 use super::command::{Connect, Method, Refresh};
 use super::dues::{Tick, ticks};
-use super::json::Object;
-use super::state::{Client, ClientKey, Stage, Transport};
+use super::record::{Codec, Record};
+use super::state::{Client, ClientKey, Stage};
 use super::subscribe::{Request, asks_hook, is_permitted, judge_name};
 use super::{Clients, Failure, Flow, LEAVE, World, push, unix_now};
 use crate::broadcast::auth::TokenError;
@@ -86,10 +86,11 @@ impl Clients {
         match admitted {
             Ok(result) => {
                 self.counts.connected += 1;
-                if self.all[key.0 as usize].transport == Transport::WebSocket {
-                    self.reply(id, "connect", &result);
+                if self.all[key.0 as usize].transport.is_uni() {
+                    let push = Record::new(Codec::Json).record(("connect", 10), &result);
+                    self.push(ctx, key, &push.end());
                 } else {
-                    self.push(ctx, key, &format!("\"connect\":{result}"));
+                    self.reply(key, id, ("connect", 5), &result);
                 }
                 self.look_again(ctx, world.rules, key);
                 Flow::Next
@@ -108,7 +109,7 @@ impl Clients {
     ) -> Flow {
         let client = &mut self.all[key.0 as usize];
         client.ping_at = 0; // It has not connected, whatever was done for it.
-        let is_uni = client.transport != Transport::WebSocket;
+        let is_uni = client.transport.is_uni();
         match failure {
             Failure::Error(error) if is_uni => {
                 let end = match error.code {
@@ -151,7 +152,7 @@ impl Clients {
         key: ClientKey,
         connect: &Connect,
         connected: Connected,
-    ) -> Result<String, Failure> {
+    ) -> Result<Vec<u8>, Failure> {
         let rules = world.rules;
         let options = &rules.client;
         if connected.expire_at != 0 && connected.expire_at <= unix_now() {
@@ -181,22 +182,25 @@ impl Clients {
             client.expire_at
         };
         let uuid = client.uuid.text();
-        let is_bidirectional = client.transport == Transport::WebSocket;
+        let is_uni = client.transport.is_uni();
         let ping = if client.has_pings {
             options.ping_interval.as_secs().max(1)
         } else {
             0
         };
-        let session = if is_bidirectional { "" } else { &uuid };
-        let result = lifetime(told)
-            .text("client", &uuid)
-            .text("version", concat!("stentor ", env!("CARGO_PKG_VERSION")))
-            .json("data", &data)
-            .json("subs", &subs)
-            .number("ping", ping)
-            .flag("pong", client.has_pings && is_bidirectional)
-            .text("session", session);
-        Ok(result.end())
+        let result = Record::new(client.codec()).text(("client", 1), &uuid).text(
+            ("version", 2),
+            concat!("stentor ", env!("CARGO_PKG_VERSION")),
+        );
+        let mut result = expiring(result, [3, 4], told).data(("data", 5), &data);
+        if !subs.is_empty() {
+            result = result.map(("subs", 6), subs);
+        }
+        Ok(result
+            .number(("ping", 7), ping)
+            .flag(("pong", 8), client.has_pings && !is_uni)
+            .text(("session", 9), if is_uni { &uuid } else { "" })
+            .end())
     }
 
     /// The channels that a client asks for when it connects; what it may not hear is passed over.
@@ -248,7 +252,7 @@ impl Clients {
                 },
                 channel,
                 token: "",
-                data: "",
+                data: b"",
             };
             match world.hooks.subscribe(&request, Ask::new(ticket, answers)) {
                 Answer::Now(grant) => return grant.ok(),
@@ -288,8 +292,7 @@ impl Clients {
         };
     }
 
-    /// Subscribes a client to the channels with which it connects; answers the results by channel,
-    /// or nothing for none.
+    /// Subscribes a client to the channels with which it connects; answers the results by channel.
     fn enter_wanted(
         &mut self,
         ctx: &mut Context<'_, Place>,
@@ -297,8 +300,8 @@ impl Clients {
         key: ClientKey,
         connect: &Connect,
         wanted: &[Wanted],
-    ) -> Result<String, Failure> {
-        let mut subs = Object::new();
+    ) -> Result<Vec<(String, Vec<u8>)>, Failure> {
+        let mut subs = Vec::new();
         for wanted in wanted {
             let since = connect.subs.get(&wanted.channel).cloned();
             let request = Request::server_side(since.filter(|since| since.recover));
@@ -306,13 +309,9 @@ impl Clients {
             if let Some(sub) = self.all[key.0 as usize].subs.last_mut() {
                 sub.is_granted = wanted.is_granted;
             }
-            subs = subs.json_of(&wanted.channel, &result);
+            subs.push((wanted.channel.clone(), result));
         }
-        Ok(if wanted.is_empty() {
-            String::new()
-        } else {
-            subs.end()
-        })
+        Ok(subs)
     }
 
     // ---- how long ----
@@ -324,7 +323,7 @@ impl Clients {
         world: &mut World<'_>,
         key: ClientKey,
         refresh: &Refresh,
-    ) -> Result<String, Failure> {
+    ) -> Result<Vec<u8>, Failure> {
         if refresh.token.is_empty() {
             return Err(codes::BAD_COMMAND.into());
         }
@@ -355,8 +354,9 @@ impl Clients {
         if !connected.info.is_empty() || client.rare.is_some() {
             client.rare().info = connected.info.into();
         }
+        let codec = client.codec();
         self.look_again(ctx, world.rules, key);
-        Ok(lifetime(connected.expire_at).end())
+        Ok(expiring(Record::new(codec), [3, 4], connected.expire_at).end())
     }
 
     /// The time of a connection or of a subscription may be over.
@@ -390,8 +390,9 @@ impl Clients {
                 return self.disconnect(ctx, key, &codes::SUBSCRIPTION_EXPIRED);
             }
             self.drop_sub(ctx, key, &channel);
-            let inside = push::unsubscribe(&channel, 2501, "subscription expired");
-            self.push(ctx, key, &inside);
+            let codec = self.all[key.0 as usize].codec();
+            let push = push::unsubscribe(codec, &channel, 2501, "subscription expired");
+            self.push(ctx, key, &push);
         }
     }
 
@@ -531,14 +532,20 @@ pub(super) fn expiry(client: &Client, rules: &Rules, tick: Tick) -> Option<Tick>
     Some(tick + ticks(std::time::Duration::from_secs(left)).max(1))
 }
 
-/// An object that tells for how long something lives.
-pub(super) fn lifetime(expire_at: u64) -> Object {
-    let object = Object::new();
+/// A message that tells for how long something lives.
+pub(super) fn lifetime(codec: Codec, expire_at: u64) -> Record {
+    expiring(Record::new(codec), [1, 2], expire_at)
+}
+
+/// Tells for how long something lives, by fields of these numbers.
+fn expiring(record: Record, [expires, ttl]: [u32; 2], expire_at: u64) -> Record {
     if expire_at == 0 {
-        return object;
+        return record;
     }
     let left = expire_at.saturating_sub(unix_now()).clamp(1, MOST_TTL);
-    object.flag("expires", true).number("ttl", left)
+    record
+        .flag(("expires", expires), true)
+        .number(("ttl", ttl), left)
 }
 
 /// Whether this name is one of a namespace that there is not.

@@ -1,5 +1,5 @@
-//! Clients of Centrifugo's protocol, in JSON: over a WebSocket in both directions, or over a
-//! WebSocket or a stream of events in one.
+//! Clients of Centrifugo's protocol, in JSON or in Protobuf: over a WebSocket in both directions, or,
+//! in JSON, over a WebSocket or a stream of events in one.
 //!
 //! ```text
 //! message ─▶ command ─▶ connect, subscribe, commands ─▶ exchange ─▶ reply
@@ -16,11 +16,12 @@ mod commands;
 mod connect;
 mod dues;
 mod effort;
-mod json;
+mod info;
 mod options;
 mod pace;
 mod push;
 mod query;
+mod record;
 mod state;
 mod subscribe;
 mod users;
@@ -33,16 +34,19 @@ use std::time::SystemTime;
 
 use slab::Slab;
 use stentor::protocol::http::{Request, Response};
-use stentor::{Accept, CloseCode, ConnectionId, Context, Lost, Message, PresenceEvent, Sent};
+use stentor::{
+    Accept, CloseCode, ConnectionId, Context, Lost, Message, PresenceEvent, PublishOptions, Sent,
+};
 
 use self::codes::{Disconnect, ErrorReply};
 use self::command::{Command, Method};
 use self::dues::Dues;
 use self::effort::Effort;
-pub(super) use self::json::{Object, one_line};
+pub(super) use self::info::{ClientInfo, client_info, info_record, of_stranger};
 pub use self::options::ClientOptions;
-pub(super) use self::push::{encode, farewell, is_json, is_own, publication_json};
+pub(super) use self::push::{encode, farewell, is_own, publication_record};
 use self::query::{Query, bad_request, headers};
+pub(super) use self::record::{Codec, Field, Record, is_json, one_line, text};
 pub use self::state::ClientKey;
 use self::state::{Client, Rare, Stage, Transport, Uuid};
 pub(super) use self::users::Selection;
@@ -58,6 +62,10 @@ const MOST_WAITING: usize = 64 << 10;
 
 /// Replies that leave before the message at hand is done: little commands have large ones.
 const MOST_REPLIES: usize = 64 << 10;
+
+/// The subprotocols that stand for the codecs.
+const JSON: &str = "centrifuge-json";
+const PROTOBUF: &str = "centrifuge-protobuf";
 
 /// How long a client that was refused has to leave.
 const LEAVE: std::time::Duration = std::time::Duration::from_secs(5);
@@ -199,18 +207,28 @@ impl Clients {
         is_uni: bool,
     ) -> Result<Accept<Place>, Response> {
         let query = Query::of(request);
-        if query.is_protobuf {
-            let problem = "Protobuf is not spoken here; connect without it, which is JSON.\n";
-            return Err(Response::new(400).text(problem));
-        }
         if is_uni && !rules.client.uni_websocket {
             return Err(Response::not_found());
         }
+        if is_uni && query.is_protobuf {
+            let problem = "Who only listens gets JSON here; connect without Protobuf.\n";
+            return Err(Response::new(400).text(problem));
+        }
+        let subprotocol = request.choose_subprotocol(if query.is_protobuf {
+            &[PROTOBUF]
+        } else {
+            &[JSON, PROTOBUF]
+        });
+        let codec = if query.is_protobuf || subprotocol == Some(PROTOBUF) {
+            Codec::Protobuf
+        } else {
+            Codec::Json
+        };
         self.pending = Some(Pending {
             transport: if is_uni {
                 Transport::UniWebSocket
             } else {
-                Transport::WebSocket
+                Transport::WebSocket(codec)
             },
             has_pings: !query.has_frame_pings,
             headers: headers(hooks, request),
@@ -224,11 +242,14 @@ impl Clients {
         if is_uni {
             return Ok(accept.form(push::BARE));
         }
-        let accept = match request.choose_subprotocol(&["centrifuge-json"]) {
+        let accept = match subprotocol {
             Some(subprotocol) => accept.subprotocol(subprotocol),
             None => accept,
         };
-        let accept = accept.form(push::PUSH);
+        let accept = accept.form(match codec {
+            Codec::Json => push::PUSH,
+            Codec::Protobuf => push::PROTOBUF,
+        });
         Ok(if query.has_frame_pings {
             accept
         } else {
@@ -351,7 +372,7 @@ impl Clients {
             return;
         }
         match client.transport {
-            Transport::WebSocket => self.commands(ctx, world, key, payload),
+            Transport::WebSocket(_) => self.commands(ctx, world, key, payload),
             // What comes behind the first message means nothing.
             _ if client.stage != Stage::Fresh || client.is_waiting() => {}
             _ => match command::connect_request(payload) {
@@ -373,14 +394,14 @@ impl Clients {
         key: ClientKey,
         mut rest: &[u8],
     ) {
-        if rest.trim_ascii().is_empty() {
+        let codec = self.all[key.0 as usize].codec();
+        if codec.is_blank(rest) {
             return self.disconnect(ctx, key, &codes::BAD_COMMAND);
         }
         if let Some(rare) = &mut self.all[key.0 as usize].rare
             && let Some(waiting) = &mut rare.waiting
         {
-            waiting.rest.push(b'\n');
-            waiting.rest.extend_from_slice(rest);
+            codec.join(&mut waiting.rest, rest);
             if waiting.rest.len() > MOST_WAITING.max(world.rules.client.message_size_limit + 1) {
                 self.disconnect(ctx, key, &codes::TOO_MANY_REQUESTS);
             }
@@ -388,7 +409,7 @@ impl Clients {
         }
         loop {
             let unread = rest;
-            let Some(command) = command::next(&mut rest) else {
+            let Some(command) = command::next(codec, &mut rest) else {
                 break;
             };
             let Ok(command) = command else {
@@ -454,8 +475,12 @@ impl Clients {
         match failure {
             Failure::Error(error) => {
                 *self.counts.errors.entry(error.code).or_default() += 1;
-                let error = super::raw::line(&error);
-                self.reply(id, "error", &error);
+                let codec = self.all[key.0 as usize].codec();
+                let error = Record::new(codec)
+                    .number(("code", 1), error.code.into())
+                    .always_text(("message", 2), &error.message)
+                    .flag(("temporary", 3), error.temporary);
+                self.reply(key, id, ("error", 2), &error.end());
                 Flow::Next
             }
             Failure::Disconnect(disconnect) => {
@@ -466,12 +491,12 @@ impl Clients {
     }
 
     /// Adds a reply to those that leave together.
-    fn reply(&mut self, id: u32, method: &str, result: &str) {
-        if !self.out.is_empty() {
-            self.out.push(b'\n');
-        }
-        let reply = format!("{{\"id\":{id},\"{method}\":{result}}}");
-        self.out.extend_from_slice(reply.as_bytes());
+    fn reply(&mut self, key: ClientKey, id: u32, method: Field, result: &[u8]) {
+        let codec = self.all[key.0 as usize].codec();
+        let reply = Record::new(codec)
+            .number(("id", 1), id.into())
+            .record(method, result);
+        codec.append(&reply.end(), &mut self.out);
     }
 
     /// Sends the replies that were collected.
@@ -480,26 +505,21 @@ impl Clients {
         if self.out.is_empty() {
             return Sent::Sent;
         }
-        let text = str::from_utf8(&self.out).expect("it was written as text");
-        let sent = ctx.send_to(self.all[key.0 as usize].id, Message::text(text));
+        let client = &self.all[key.0 as usize];
+        let sent = ctx.send_to(client.id, client.codec().frame(&self.out));
         self.out.clear();
         sent
     }
 
-    /// Sends what a client did not ask for: the inside of a push.
-    fn push(&mut self, ctx: &mut Context<'_, Place>, key: ClientKey, inside: &str) -> Sent {
+    /// Sends a push: what a client did not ask for, written as its codec has it.
+    fn push(&mut self, ctx: &mut Context<'_, Place>, key: ClientKey, push: &[u8]) -> Sent {
         let client = &self.all[key.0 as usize];
         match client.transport {
-            Transport::WebSocket => {
-                let text = format!("{{\"push\":{{{inside}}}}}");
-                ctx.send_to(client.id, Message::text(&text))
+            Transport::WebSocket(codec) => {
+                ctx.send_to(client.id, codec.frame(&push::reply(codec, push)))
             }
-            Transport::UniWebSocket => {
-                ctx.send_to(client.id, Message::text(&format!("{{{inside}}}")))
-            }
-            Transport::UniSse => {
-                ctx.write_to(client.id, format!("data: {{{inside}}}\n\n").as_bytes())
-            }
+            Transport::UniWebSocket => ctx.send_to(client.id, Codec::Json.frame(push)),
+            Transport::UniSse => ctx.write_to(client.id, &[b"data: ", push, b"\n\n"].concat()),
         }
     }
 
@@ -519,9 +539,8 @@ impl Clients {
         let Disconnect { code, reason } = disconnect;
         *self.counts.disconnects.entry(*code).or_default() += 1;
         let client = &self.all[key.0 as usize];
-        if client.transport != Transport::WebSocket {
-            let inside = push::disconnect(disconnect);
-            self.push(ctx, key, &inside);
+        if client.transport.is_uni() {
+            self.push(ctx, key, &push::disconnect(disconnect));
         }
         let client = &mut self.all[key.0 as usize];
         client.stage = Stage::Over;
@@ -566,8 +585,9 @@ impl Clients {
         }
         for (channel, _) in concerned {
             self.drop_sub(ctx, key, &channel);
-            let inside = push::unsubscribe(&channel, 2500, "insufficient state");
-            self.push(ctx, key, &inside);
+            let codec = self.all[key.0 as usize].codec();
+            let push = push::unsubscribe(codec, &channel, 2500, "insufficient state");
+            self.push(ctx, key, &push);
         }
     }
 
@@ -580,11 +600,12 @@ impl Clients {
         if ctx.subscriber_count(&beside) == 0 {
             return;
         }
-        let what = if event.has_joined { "join" } else { "leave" };
         let info = client_info(&event.info, event.id);
-        let inside = push::join_leave(&event.topic, what, &info);
+        let push = |codec| push::join_leave(codec, &event.topic, event.has_joined, &info);
+        let json = push(Codec::Json);
+        let options = PublishOptions::new().note(push(Codec::Protobuf));
         // Its name is a good one.
-        let _ = ctx.publish(&beside, Message::text(&inside));
+        let _ = ctx.publish_with(&beside, Codec::Json.frame(&json), &options);
     }
 
     // ---- looking ----
@@ -602,35 +623,4 @@ impl Clients {
     pub(super) fn user_count(&self) -> usize {
         self.users.count()
     }
-}
-
-/// How all that clients of the protocol say of themselves begins; see [`of_stranger`].
-const OF_CLIENT: &str = "{\"client\":\"";
-
-/// What a subscriber without the protocol says of itself, so that it is not taken for a client: a
-/// space in front of an object changes nothing but that.
-pub(super) fn of_stranger(mut info: Vec<u8>) -> Vec<u8> {
-    if info.starts_with(OF_CLIENT.as_bytes()) {
-        info.insert(0, b' ');
-    }
-    info
-}
-
-/// Who is in a channel, as clients are told: that of a client of the protocol, or what is known of
-/// another subscriber.
-pub(super) fn client_info(info: &[u8], id: ConnectionId) -> String {
-    let text = str::from_utf8(info).unwrap_or_default();
-    if text.starts_with(OF_CLIENT) {
-        return text.into();
-    }
-    let info = match is_json(info) {
-        _ if info.is_empty() => String::new(),
-        true => json::one_line(text.trim_ascii()),
-        false => super::raw::line(&String::from_utf8_lossy(info)),
-    };
-    Object::new()
-        .always_text("client", &id.to_string())
-        .always_text("user", "")
-        .json("conn_info", &info)
-        .end()
 }

@@ -1,8 +1,9 @@
 //! What happens when time passes: pings, and clients that are late.
 
-use stentor::{Context, Message};
+use stentor::Context;
 
 use super::dues::{self, Tick, ticks};
+use super::record::Record;
 use super::state::{ClientKey, Stage, Transport};
 use super::{Clients, World, codes, connect};
 use crate::broadcast::{CLIENT_TIMER, Place, Rules};
@@ -82,11 +83,14 @@ impl Clients {
         let client = &mut self.all[key.0 as usize];
         match client.transport {
             Transport::UniSse => ctx.write_to(client.id, b"data: {}\n\n"),
-            Transport::UniWebSocket | Transport::WebSocket => {
-                ctx.send_to(client.id, Message::text("{}"))
+            Transport::UniWebSocket | Transport::WebSocket(_) => {
+                let codec = client.codec();
+                let mut nothing = Vec::new();
+                codec.append(&Record::new(codec).end(), &mut nothing);
+                ctx.send_to(client.id, codec.frame(&nothing))
             }
         };
-        client.is_pinged = client.transport == Transport::WebSocket;
+        client.is_pinged = !client.transport.is_uni();
         client.ping_at = now
             + if client.is_pinged {
                 ticks(options.pong_timeout)

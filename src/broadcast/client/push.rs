@@ -1,21 +1,22 @@
 //! What clients get unasked, written once for all that hear a channel.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use serde::de::IgnoredAny;
+use std::borrow::Cow;
+
 use stentor::{Cause, CloseCode, Form, MessageKind, Output, Publication};
 
 use super::super::OWN;
-use super::super::raw::line;
 use super::codes::{self, Disconnect};
-use super::json::Object;
+use super::info::info_record;
+use super::record::{Codec, Field, Record, in_base64, json_of};
 
-/// Publications as the bidirectional protocol has them.
+/// Publications as the bidirectional protocol has them, in JSON.
 pub(super) const PUSH: Form = Form::custom(5);
-/// ...the unidirectional one.
-pub(super) const BARE: Form = Form::custom(6);
+/// ...and in Protobuf.
+pub(super) const PROTOBUF: Form = Form::custom(6);
+/// ...as the unidirectional one has them.
+pub(super) const BARE: Form = Form::custom(7);
 /// ...and that one as events.
-pub(super) const EVENTS: Form = Form::custom(7);
+pub(super) const EVENTS: Form = Form::custom(8);
 
 /// Whether a form is one of here.
 pub(in crate::broadcast) fn is_own(form: Form) -> bool {
@@ -28,82 +29,80 @@ pub(in crate::broadcast) fn encode(
     publication: &Publication<'_>,
     output: &mut Output<'_>,
 ) {
-    let mut push = Vec::with_capacity(publication.message.payload().len() + 128);
-    if publication.topic.starts_with(OWN) {
-        // What the application tells itself is the inside of a push already.
-        push.extend_from_slice(publication.message.payload());
+    let codec = if form == PROTOBUF {
+        Codec::Protobuf
     } else {
-        push.extend_from_slice(b"\"channel\":");
-        push.extend_from_slice(line(&publication.topic).as_bytes());
-        push.extend_from_slice(b",\"pub\":");
-        publication_json(publication, &mut push);
-    }
-    write(form, &push, output);
-}
-
-/// Writes the inside of a push as a form has it.
-pub(super) fn write(form: Form, push: &[u8], output: &mut Output<'_>) {
-    match form {
-        PUSH => output.message(MessageKind::Text, &[b"{\"push\":{", push, b"}}"]),
-        BARE => output.message(MessageKind::Text, &[b"{", push, b"}"]),
+        Codec::Json
+    };
+    // What the application tells itself is a push already: the message in JSON, the note in Protobuf.
+    match codec {
+        Codec::Json if publication.topic.starts_with(OWN) => {
+            write(form, publication.message.payload(), output);
+        }
+        Codec::Protobuf if publication.topic.starts_with(OWN) => {
+            write(form, publication.note.unwrap_or_default(), output);
+        }
         _ => {
-            output.raw(b"data: {");
-            output.raw(push);
-            output.raw(b"}\n\n");
+            let record = publication_record(codec, publication);
+            write(form, &about(codec, publication.topic, PUB, &record), output);
         }
     }
 }
 
-/// Appends a publication as an object of JSON, in one line.
-pub(in crate::broadcast) fn publication_json(publication: &Publication<'_>, json: &mut Vec<u8>) {
-    json.extend_from_slice(b"{\"data\":");
-    data_json(publication, json);
+/// Writes a push as a form has it.
+fn write(form: Form, push: &[u8], output: &mut Output<'_>) {
+    match form {
+        PUSH => output.message(MessageKind::Text, &[b"{\"push\":", push, b"}"]),
+        PROTOBUF => output.message(MessageKind::Binary, &[&reply(Codec::Protobuf, push)]),
+        BARE => output.message(MessageKind::Text, &[push]),
+        _ => {
+            output.raw(b"data: ");
+            output.raw(push);
+            output.raw(b"\n\n");
+        }
+    }
+}
+
+/// A push to a client that may send as well, as a frame of its own.
+pub(super) fn reply(codec: Codec, push: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(push.len() + 16);
+    let reply = Record::new(codec).record(("push", 4), push).end();
+    codec.append(&reply, &mut frame);
+    frame
+}
+
+/// A publication as a message of the protocol.
+pub(in crate::broadcast) fn publication_record(
+    codec: Codec,
+    publication: &Publication<'_>,
+) -> Vec<u8> {
+    let mut record = Record::new(codec).json(("data", 4), &data(codec, publication));
     if let Some(position) = publication.position {
-        json.extend_from_slice(format!(",\"offset\":{}", position.offset).as_bytes());
+        record = record.number(("offset", 6), position.offset);
     }
     if let Some(info) = publication.note.filter(|note| !note.is_empty()) {
-        json.extend_from_slice(b",\"info\":");
-        json.extend_from_slice(info);
+        record = record.record(("info", 5), &info_record(codec, info));
     }
-    if let Some(tags) = publication.tags {
-        for (index, (name, value)) in tags.iter().enumerate() {
-            json.extend_from_slice(if index == 0 { b",\"tags\":{" } else { b"," });
-            json.extend_from_slice(line(&name).as_bytes());
-            json.push(b':');
-            json.extend_from_slice(line(&value).as_bytes());
-        }
-        json.extend_from_slice(if tags.is_empty() { b"" } else { b"}" });
+    if let Some(tags) = publication.tags.filter(|tags| !tags.is_empty()) {
+        let tags = tags.iter();
+        record = record.map(
+            ("tags", 7),
+            tags.map(|(name, value)| (name, codec.text_value(value))),
+        );
     }
-    json.push(b'}');
+    record.end()
 }
 
-/// The data of a publication as JSON: that with a note was looked at when it was published; what was
-/// published without a protocol is JSON, or else a string; bytes are a string in base64.
-fn data_json(publication: &Publication<'_>, json: &mut Vec<u8>) {
+/// The data of a publication. In JSON, that with a note was looked at when it was published; what
+/// was published without a protocol is JSON, or else a string; bytes are a string in base64.
+fn data<'p>(codec: Codec, publication: &Publication<'p>) -> Cow<'p, [u8]> {
     let payload = publication.message.payload();
-    match publication.message.kind() {
-        MessageKind::Binary => {
-            json.push(b'"');
-            json.extend_from_slice(STANDARD.encode(payload).as_bytes());
-            json.push(b'"');
-        }
-        MessageKind::Text if publication.note.is_some() || is_json(payload) => {
-            // A line feed in JSON is only whitespace.
-            json.extend(
-                payload
-                    .iter()
-                    .filter(|&&byte| byte != b'\n' && byte != b'\r'),
-            );
-        }
-        MessageKind::Text => {
-            let text = String::from_utf8_lossy(payload);
-            json.extend_from_slice(line(&text).as_bytes());
-        }
+    match (codec, publication.message.kind()) {
+        (Codec::Protobuf, _) => Cow::Borrowed(payload),
+        (Codec::Json, MessageKind::Binary) => Cow::Owned(in_base64(payload)),
+        (Codec::Json, MessageKind::Text) if publication.note.is_some() => Cow::Borrowed(payload),
+        (Codec::Json, MessageKind::Text) => json_of(payload),
     }
-}
-
-pub(in crate::broadcast) fn is_json(text: &[u8]) -> bool {
-    serde_json::from_slice::<IgnoredAny>(text).is_ok()
 }
 
 /// How the server ends connections of a form of here.
@@ -117,40 +116,54 @@ pub(in crate::broadcast) fn farewell(
         Cause::Shutdown => codes::SHUTDOWN,
         _ => return None,
     };
-    if form != PUSH {
-        write(form, disconnect(&end).as_bytes(), output);
+    if matches!(form, BARE | EVENTS) {
+        write(form, &disconnect(&end), output);
     }
     let reason = match end.reason {
-        std::borrow::Cow::Borrowed(reason) => reason,
-        std::borrow::Cow::Owned(_) => "",
+        Cow::Borrowed(reason) => reason,
+        Cow::Owned(_) => "",
     };
     Some((CloseCode::new(end.code), reason))
 }
 
-/// The inside of a push that announces an end.
-pub(super) fn disconnect(disconnect: &Disconnect) -> String {
-    let end = Object::new()
-        .number("code", disconnect.code.into())
-        .text("reason", &disconnect.reason)
+/// A publication, in a push about a channel.
+pub(super) const PUB: Field = ("pub", 4);
+
+/// A push that announces an end, for those that only listen.
+pub(super) fn disconnect(disconnect: &Disconnect) -> Vec<u8> {
+    let end = Record::new(Codec::Json)
+        .number(("code", 1), disconnect.code.into())
+        .text(("reason", 2), &disconnect.reason)
         .end();
-    format!("\"disconnect\":{end}")
+    Record::new(Codec::Json)
+        .record(("disconnect", 11), &end)
+        .end()
 }
 
-/// The inside of a push that ends a subscription.
-pub(super) fn unsubscribe(channel: &str, code: u32, reason: &str) -> String {
-    let end = Object::new()
-        .number("code", code.into())
-        .text("reason", reason)
+/// A push that ends a subscription.
+pub(super) fn unsubscribe(codec: Codec, channel: &str, code: u32, reason: &str) -> Vec<u8> {
+    let end = Record::new(codec)
+        .number(("code", 2), code.into())
+        .text(("reason", 3), reason)
         .end();
-    about(channel, "unsubscribe", &end)
+    about(codec, channel, ("unsubscribe", 7), &end)
 }
 
-/// The inside of a push that tells who comes or goes.
-pub(super) fn join_leave(channel: &str, what: &str, info: &str) -> String {
-    about(channel, what, &format!("{{\"info\":{info}}}"))
+/// A push that tells who comes or goes.
+pub(super) fn join_leave(codec: Codec, channel: &str, has_joined: bool, info: &[u8]) -> Vec<u8> {
+    let what = if has_joined {
+        ("join", 5)
+    } else {
+        ("leave", 6)
+    };
+    let who = Record::new(codec).record(("info", 1), &info_record(codec, info));
+    about(codec, channel, what, &who.end())
 }
 
-/// The inside of a push about a channel.
-pub(super) fn about(channel: &str, what: &str, json: &str) -> String {
-    format!("\"channel\":{},\"{what}\":{json}", line(&channel))
+/// A push about a channel.
+pub(super) fn about(codec: Codec, channel: &str, what: Field, record: &[u8]) -> Vec<u8> {
+    Record::new(codec)
+        .text(("channel", 2), channel)
+        .record(what, record)
+        .end()
 }

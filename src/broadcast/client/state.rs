@@ -7,7 +7,8 @@ use stentor::ConnectionId;
 
 use super::command::Command;
 use super::dues::Tick;
-use super::json::Object;
+use super::info;
+use super::record::Codec;
 use crate::broadcast::hooks::{self, Overrides};
 
 /// The number of a client, which is all that its connection keeps.
@@ -67,7 +68,7 @@ pub(super) struct Waiting {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Transport {
-    WebSocket,
+    WebSocket(Codec),
     UniWebSocket,
     UniSse,
 }
@@ -75,10 +76,15 @@ pub(super) enum Transport {
 impl Transport {
     pub(super) fn name(self) -> &'static str {
         match self {
-            Self::WebSocket => "websocket",
+            Self::WebSocket(_) => "websocket",
             Self::UniWebSocket => "uni_websocket",
             Self::UniSse => "uni_sse",
         }
+    }
+
+    /// Whether the client only listens once it has connected.
+    pub(super) fn is_uni(self) -> bool {
+        !matches!(self, Self::WebSocket(_))
     }
 }
 
@@ -126,14 +132,18 @@ impl Client {
             .is_some_and(|rare| rare.waiting.is_some())
     }
 
-    /// What others learn of it: its id comes first, which is how it is found again.
-    pub(super) fn describe(&self, in_channel: &str) -> String {
-        Object::new()
-            .always_text("client", &self.uuid.text())
-            .always_text("user", &self.user)
-            .json("conn_info", self.info())
-            .json("chan_info", in_channel)
-            .end()
+    /// How its messages are written.
+    pub(super) fn codec(&self) -> Codec {
+        match self.transport {
+            Transport::WebSocket(codec) => codec,
+            Transport::UniWebSocket | Transport::UniSse => Codec::Json,
+        }
+    }
+
+    /// What others learn of it.
+    pub(super) fn describe(&self, in_channel: &str) -> Vec<u8> {
+        let (info, in_channel) = (self.info().as_bytes(), in_channel.as_bytes());
+        info::describe(&self.uuid.text(), &self.user, info, in_channel)
     }
 
     /// As the hooks see it; `uuid` is its text.
@@ -144,6 +154,7 @@ impl Client {
             client: uuid,
             user: &self.user,
             transport: self.transport.name(),
+            protocol: self.codec().name(),
             headers: rare.map_or(&[][..], |rare| &rare.headers),
             meta: rare.map_or("", |rare| &rare.meta),
         }

@@ -6,8 +6,9 @@ use stentor::{Context, KeptPublication};
 use super::codes::{self, ErrorReply};
 use super::command::{Method, Since, SubRefresh, Subscribe};
 use super::connect::{is_unknown, lifetime};
+use super::record::{Codec, Record};
 use super::state::{ClientKey, Effective, Sub};
-use super::{Clients, Failure, World, publication_json, push, unix_now};
+use super::{Clients, Failure, World, publication_record, push, unix_now};
 use crate::broadcast::auth::TokenError;
 use crate::broadcast::beside::{Ear, beside};
 use crate::broadcast::channel::{ChannelOptions, Name, Permission};
@@ -67,6 +68,21 @@ struct Past {
     is_recoverable: bool,
 }
 
+impl Past {
+    fn epoch(&self) -> &str {
+        let position = self.position.as_ref();
+        position.map_or("", |position| position.epoch.as_str())
+    }
+
+    /// From where on the subscriber counts: who recovers advances by the publications that come.
+    fn offset(&self) -> u64 {
+        match (&self.recovered, self.position) {
+            (Some(_), _) => self.offset,
+            (None, position) => position.map_or(0, |position| position.offset),
+        }
+    }
+}
+
 impl Clients {
     /// A client wants to hear a channel; `None` if a hook will tell.
     pub(super) fn subscribe(
@@ -117,7 +133,7 @@ impl Clients {
             return Err(codes::LIMIT_EXCEEDED.into());
         }
         judge_name(rules, channel)?;
-        if !matches!(&*subscribe.tf, "" | "null") {
+        if !matches!(&*subscribe.tf, b"" | b"null") {
             return Err(codes::BAD_REQUEST.into());
         }
         Ok(())
@@ -197,7 +213,7 @@ impl Clients {
             return Err(codes::LIMIT_EXCEEDED.into());
         }
         let result = self.enter(ctx, world.rules, key, channel, grant, &request)?;
-        self.reply(id, "subscribe", &result);
+        self.reply(key, id, ("subscribe", 6), &result);
         if grant.expire_at != 0 {
             self.look_again(ctx, world.rules, key);
         }
@@ -213,12 +229,13 @@ impl Clients {
         channel: &str,
         grant: &Subscribed,
         request: &Request,
-    ) -> Result<String, Failure> {
+    ) -> Result<Vec<u8>, Failure> {
         let past = self.take_seat(ctx, rules, key, channel, grant, request)?;
-        Ok(describe(channel, grant, &past))
+        let codec = self.all[key.0 as usize].codec();
+        Ok(describe(codec, channel, grant, &past))
     }
 
-    /// Subscribes a client that did not ask; answers the insides of the pushes that tell it, in their
+    /// Subscribes a client that did not ask; answers the pushes that tell it, in their
     /// order. What it missed comes behind the subscription: no client looks for it within.
     pub(super) fn bring(
         &mut self,
@@ -228,15 +245,16 @@ impl Clients {
         channel: &str,
         grant: &Subscribed,
         since: Option<Since>,
-    ) -> Result<Vec<String>, Failure> {
+    ) -> Result<Vec<Vec<u8>>, Failure> {
         let request = Request::server_side(since);
         let mut past = self.take_seat(ctx, rules, key, channel, grant, &request)?;
         let missed = past.recovered.as_mut().map(std::mem::take);
-        let subscribe = push::about(channel, "subscribe", &describe(channel, grant, &past));
+        let codec = self.all[key.0 as usize].codec();
+        let told = announce(codec, grant, &past);
+        let subscribe = push::about(codec, channel, ("subscribe", 9), &told);
         let missed = missed.into_iter().flatten().map(|publication| {
-            let mut json = Vec::new();
-            publication_json(&publication.view(channel), &mut json);
-            push::about(channel, "pub", &String::from_utf8_lossy(&json))
+            let publication = publication_record(codec, &publication.view(channel));
+            push::about(codec, channel, push::PUB, &publication)
         });
         Ok(std::iter::once(subscribe).chain(missed).collect())
     }
@@ -280,12 +298,9 @@ impl Clients {
         let info = if options.presence || options.join_leave {
             client.describe(&grant.info)
         } else {
-            String::new()
+            Vec::new()
         };
-        if ctx
-            .subscribe_connection_as(id, channel, info.as_bytes())
-            .is_err()
-        {
+        if ctx.subscribe_connection_as(id, channel, &info).is_err() {
             return Err(codes::LIMIT_EXCEEDED.into());
         }
         let sees = may_see(rules, channel, options.see_presence, &client.user, true);
@@ -341,7 +356,7 @@ impl Clients {
         world: &mut World<'_>,
         key: ClientKey,
         refresh: &SubRefresh,
-    ) -> Result<String, Failure> {
+    ) -> Result<Vec<u8>, Failure> {
         let channel = &*refresh.channel;
         if channel.is_empty() {
             return Err(codes::BAD_COMMAND.into());
@@ -365,7 +380,8 @@ impl Clients {
             sub.info = grant.info.into();
         }
         self.look_again(ctx, world.rules, key);
-        Ok(lifetime(grant.expire_at).end())
+        let codec = self.all[key.0 as usize].codec();
+        Ok(lifetime(codec, grant.expire_at).end())
     }
 }
 
@@ -488,30 +504,33 @@ fn past(
 }
 
 /// The result of a subscribe command.
-fn describe(channel: &str, grant: &Subscribed, past: &Past) -> String {
-    let mut publications = Vec::new();
-    for (index, publication) in past.recovered.iter().flatten().enumerate() {
-        publications.push(if index == 0 { b'[' } else { b',' });
-        publication_json(&publication.view(channel), &mut publications);
+fn describe(codec: Codec, channel: &str, grant: &Subscribed, past: &Past) -> Vec<u8> {
+    let mut result = lifetime(codec, grant.expire_at)
+        .flag(("recoverable", 3), past.is_recoverable)
+        .text(("epoch", 6), past.epoch());
+    if let Some(recovered) = past.recovered.as_ref().filter(|all| !all.is_empty()) {
+        let all = recovered.iter();
+        result = result.list(
+            ("publications", 7),
+            all.map(|publication| publication_record(codec, &publication.view(channel))),
+        );
     }
-    if !publications.is_empty() {
-        publications.push(b']');
-    }
-    let publications = String::from_utf8_lossy(&publications);
-    let epoch = past.position.map(|position| position.epoch);
-    // Who recovers advances by the publications that come with it.
-    let offset = match (&past.recovered, past.position) {
-        (Some(_), _) => past.offset,
-        (None, position) => position.map_or(0, |position| position.offset),
-    };
-    lifetime(grant.expire_at)
-        .flag("recoverable", past.is_recoverable)
-        .text("epoch", epoch.as_ref().map_or("", |epoch| epoch.as_str()))
-        .json("publications", &publications)
-        .flag("recovered", past.recovered.is_some())
-        .number("offset", offset)
-        .flag("positioned", past.position.is_some())
-        .json("data", &grant.data)
-        .flag("was_recovering", past.was_recovering)
+    result
+        .flag(("recovered", 8), past.recovered.is_some())
+        .number(("offset", 9), past.offset())
+        .flag(("positioned", 10), past.position.is_some())
+        .data(("data", 11), &grant.data)
+        .flag(("was_recovering", 12), past.was_recovering)
+        .end()
+}
+
+/// The same where a client did not ask, and what it missed comes behind.
+fn announce(codec: Codec, grant: &Subscribed, past: &Past) -> Vec<u8> {
+    Record::new(codec)
+        .flag(("recoverable", 1), past.is_recoverable)
+        .text(("epoch", 4), past.epoch())
+        .number(("offset", 5), past.offset())
+        .flag(("positioned", 6), past.position.is_some())
+        .data(("data", 7), &grant.data)
         .end()
 }

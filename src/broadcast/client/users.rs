@@ -6,6 +6,8 @@ use std::rc::Rc;
 use stentor::Context;
 
 use super::codes::{self, Disconnect, ErrorReply};
+use super::connect::lifetime;
+use super::record::Record;
 use super::state::{Client, ClientKey, Stage};
 use super::{Clients, Failure, command, push};
 use crate::broadcast::hooks::Subscribed;
@@ -119,8 +121,8 @@ impl Clients {
             });
             match self.bring(ctx, rules, key, channel, grant, since) {
                 Ok(pushes) => {
-                    for inside in &pushes {
-                        self.push(ctx, key, inside);
+                    for push in &pushes {
+                        self.push(ctx, key, push);
                     }
                     self.fresh.clear();
                     self.look_again(ctx, rules, key);
@@ -142,8 +144,9 @@ impl Clients {
         for key in self.select(selection) {
             if self.all[key.0 as usize].sub(channel).is_some() {
                 self.drop_sub(ctx, key, channel);
-                let inside = push::unsubscribe(channel, 2000, "server unsubscribe");
-                self.push(ctx, key, &inside);
+                let codec = self.all[key.0 as usize].codec();
+                let push = push::unsubscribe(codec, channel, 2000, "server unsubscribe");
+                self.push(ctx, key, &push);
             }
         }
     }
@@ -187,9 +190,12 @@ impl Clients {
                     self.disconnect(ctx, key, &codes::CONNECTION_EXPIRED);
                     continue;
                 }
-                self.all[key.0 as usize].expire_at = expire_at;
-                let inside = format!("\"refresh\":{}", super::connect::lifetime(expire_at).end());
-                self.push(ctx, key, &inside);
+                let client = &mut self.all[key.0 as usize];
+                client.expire_at = expire_at;
+                let codec = client.codec();
+                let lifetime = lifetime(codec, expire_at).end();
+                let push = Record::new(codec).record(("refresh", 12), &lifetime);
+                self.push(ctx, key, &push.end());
                 self.look_again(ctx, rules, key);
             }
         }

@@ -81,7 +81,7 @@ impl Clients {
                 self.all[key.0 as usize].is_hooked = true;
                 let flow = self.connect_with(ctx, world, key, id, &connect, result);
                 self.flush(ctx, key);
-                if flow == Flow::Next && !rest.trim_ascii().is_empty() {
+                if flow == Flow::Next && !self.all[key.0 as usize].codec().is_blank(&rest) {
                     self.commands(ctx, world, key, &rest);
                 }
                 return;
@@ -94,7 +94,7 @@ impl Clients {
                 .and_then(|how| self.publish_with(ctx, world, key, id, &publish, &how)),
             (Method::Rpc(_), Outcomes::Rpc(result)) => result
                 .map_err(Failure::from)
-                .map(|returned| self.returned(id, &returned)),
+                .map(|returned| self.returned(key, id, &returned)),
             _ => Err(codes::INTERNAL.into()),
         };
         let flow = match done {
@@ -102,7 +102,7 @@ impl Clients {
             Err(failure) => self.fail(ctx, key, id, failure),
         };
         self.flush(ctx, key);
-        if flow == Flow::Next && !rest.trim_ascii().is_empty() {
+        if flow == Flow::Next && !self.all[key.0 as usize].codec().is_blank(&rest) {
             self.commands(ctx, world, key, &rest);
         }
     }
@@ -120,10 +120,10 @@ impl Clients {
 
     /// A client goes on when it has read what it asked for.
     pub(super) fn hold(&mut self, key: ClientKey, rest: &[u8]) {
-        if rest.trim_ascii().is_empty() {
+        let client = &mut self.all[key.0 as usize];
+        if client.codec().is_blank(rest) {
             return;
         }
-        let client = &mut self.all[key.0 as usize];
         client.asked = client.asked.wrapping_add(1); // No answer is for this.
         client.rare().waiting = Some(Waiting {
             number: client.asked,

@@ -2,6 +2,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::broadcast::client::text;
 use stentor::topic::Namespaces;
 use stentor::{Config, Handler, Server, TopicOptions};
 
@@ -77,7 +78,7 @@ fn offset(published: Result<Option<Position>, ErrorReply>) -> u64 {
 
 /// The history of a channel without its epoch.
 fn history(ctx: &mut Context<'_, Place>, rules: &Rules, query: &HistoryQuery<'_>) -> String {
-    let history = Exchange::history(ctx, rules, "kept:a", query).unwrap();
+    let history = text(Exchange::history(ctx, rules, Codec::Json, "kept:a", query).unwrap());
     let (publications, end) = history.split_once(",\"epoch\":\"").unwrap();
     format!("{publications}{}", end.split_once('"').unwrap().1)
 }
@@ -144,7 +145,7 @@ fn what_is_published_is_in_the_history_as_it_was() {
         let tags = [("b".to_owned(), "c\"".to_owned())];
         let full = Draft {
             tags: &tags,
-            info: r#"{"user":"42","client":"x"}"#,
+            info: br#"{"user":"42","client":"x"}"#,
             ..draft("kept:a", "{\"n\":\n12345678901234567890}")
         };
         assert_eq!(offset(exchange.publish(ctx, rules, &full)), 1);
@@ -194,7 +195,7 @@ fn a_history_that_cannot_be_read_says_why() {
                 limit: None,
                 most_bytes: None,
             };
-            Exchange::history(ctx, rules, channel, &query).map(|_| ())
+            Exchange::history(ctx, rules, Codec::Json, channel, &query).map(|_| ())
         };
         assert_eq!(ask("a", None, false), Err(NOT_AVAILABLE));
         assert_eq!(ask("other:a", None, false), Err(UNKNOWN_CHANNEL));
@@ -210,13 +211,13 @@ fn a_history_that_cannot_be_read_says_why() {
 fn a_presence_is_told_where_one_is_kept() {
     on_a_server(rules(), |ctx, rules| {
         let mut ask = |channel| {
-            let presence = Exchange::presence(ctx, rules, channel);
-            let stats = Exchange::presence_stats(ctx, rules, channel);
+            let presence = Exchange::presence(ctx, rules, Codec::Json, channel);
+            let stats = Exchange::presence_stats(ctx, rules, Codec::Json, channel);
             (presence, stats)
         };
         let nobody = (
-            Ok(r#"{"presence":{}}"#.to_owned()),
-            Ok(r#"{"num_clients":0,"num_users":0}"#.to_owned()),
+            Ok(br#"{"presence":{}}"#.to_vec()),
+            Ok(br#"{"num_clients":0,"num_users":0}"#.to_vec()),
         );
         assert_eq!(ask("kept:a"), nobody);
         assert_eq!(ask("a"), (Err(NOT_AVAILABLE), Err(NOT_AVAILABLE)));

@@ -27,7 +27,7 @@ use self::rules::Endpoint;
 pub use self::rules::{HttpHook, HttpHookError, HttpHookRules};
 use super::{
     Answer, Ask, Client, ConnectRequest, Connected, Hooks, Publish, PublishRequest, RefreshRequest,
-    Refreshed, Refusal, Returned, RpcRequest, SubscribeRequest, Subscribed,
+    Refreshed, Returned, RpcRequest, SubscribeRequest, Subscribed,
 };
 
 /// [`Hooks`] that ask a backend over HTTP.
@@ -150,12 +150,9 @@ impl HttpHooks {
         &self,
         endpoint: &Arc<Endpoint>,
         client: &Client<'_>,
-        question: serde_json::Result<Question<'_>>,
+        question: &Question<'_>,
         ask: Ask<T>,
     ) -> Answer<T> {
-        let Ok(question) = question else {
-            return Answer::Now(Err(not_json()));
-        };
         let call = Call {
             endpoint: Arc::clone(endpoint),
             headers: endpoint.headers(client.headers),
@@ -177,7 +174,7 @@ impl Hooks for HttpHooks {
     fn connect(&mut self, request: &ConnectRequest<'_>, ask: Ask<Connected>) -> Answer<Connected> {
         match &self.connect {
             Some(endpoint) if request.token.is_empty() => {
-                self.ask(endpoint, &request.client, Question::connect(request), ask)
+                self.ask(endpoint, &request.client, &Question::connect(request), ask)
             }
             _ => Answer::Usual,
         }
@@ -189,40 +186,34 @@ impl Hooks for HttpHooks {
         ask: Ask<Subscribed>,
     ) -> Answer<Subscribed> {
         match &self.subscribe {
-            Some(endpoint) if request.token.is_empty() => {
-                self.ask(endpoint, &request.client, Question::subscribe(request), ask)
-            }
+            Some(endpoint) if request.token.is_empty() => self.ask(
+                endpoint,
+                &request.client,
+                &Question::subscribe(request),
+                ask,
+            ),
             _ => Answer::Usual,
         }
     }
 
     fn publish(&mut self, request: &PublishRequest<'_>, ask: Ask<Publish>) -> Answer<Publish> {
         match &self.publish {
-            Some(endpoint) => self.ask(endpoint, &request.client, Question::publish(request), ask),
+            Some(endpoint) => self.ask(endpoint, &request.client, &Question::publish(request), ask),
             None => Answer::Usual,
         }
     }
 
     fn rpc(&mut self, request: &RpcRequest<'_>, ask: Ask<Returned>) -> Answer<Returned> {
         match &self.rpc {
-            Some(endpoint) => self.ask(endpoint, &request.client, Question::rpc(request), ask),
+            Some(endpoint) => self.ask(endpoint, &request.client, &Question::rpc(request), ask),
             None => Answer::Usual,
         }
     }
 
     fn refresh(&mut self, request: &RefreshRequest<'_>, ask: Ask<Refreshed>) -> Answer<Refreshed> {
         match &self.refresh {
-            Some(endpoint) => self.ask(endpoint, &request.client, Question::refresh(request), ask),
+            Some(endpoint) => self.ask(endpoint, &request.client, &Question::refresh(request), ask),
             None => Answer::Usual,
         }
-    }
-}
-
-/// What was to be passed on is no JSON: it would break the question that it is part of.
-fn not_json() -> Refusal {
-    Refusal::Error {
-        code: 107,
-        message: "bad request".into(),
-        temporary: false,
     }
 }

@@ -19,7 +19,7 @@ pub use self::http::{
 /// Callbacks of a program that embeds the application. Without one, the configuration decides
 /// alone.
 ///
-/// JSON goes in and out as its text. All are called on the loop: what takes longer than a moment
+/// JSON goes in and out as its text, and what is told to clients as its bytes. All are called on the loop: what takes longer than a moment
 /// belongs on a thread, and its answer into [`Later`].
 ///
 /// ```
@@ -80,7 +80,7 @@ pub trait Hooks {
     }
 
     /// A client has sent something that takes no answer; `false` if nobody wants it.
-    fn message(&mut self, client: &Client<'_>, data: &str) -> bool {
+    fn message(&mut self, client: &Client<'_>, data: &[u8]) -> bool {
         false
     }
 
@@ -152,6 +152,8 @@ pub struct Client<'a> {
     pub user: &'a str,
     /// `websocket`, `uni_websocket` or `uni_sse`.
     pub transport: &'static str,
+    /// How its messages are written: `json` or `protobuf`.
+    pub protocol: &'static str,
     /// Fields of its upgrade request.
     pub headers: &'a [(Box<str>, Box<str>)],
     /// What was said of it when it connected, and no client sees; JSON or empty.
@@ -165,8 +167,8 @@ pub struct ConnectRequest<'a> {
     pub client: Client<'a>,
     /// What it brought, unverified; may be empty.
     pub token: &'a str,
-    /// JSON, or empty.
-    pub data: &'a str,
+    /// JSON, or empty; any bytes from a client with Protobuf.
+    pub data: &'a [u8],
     /// Which program it says it is.
     pub name: &'a str,
     /// ...of which version.
@@ -184,8 +186,8 @@ pub struct Connected {
     pub expire_at: u64,
     /// What others learn of it where presence is kept; JSON or empty.
     pub info: String,
-    /// What it is told; JSON or empty.
-    pub data: String,
+    /// What it is told; JSON or empty. Other bytes come to clients with JSON as a string.
+    pub data: Vec<u8>,
     /// What it is not told, and later requests bring back; JSON or empty.
     pub meta: String,
     /// Channels that it is subscribed to.
@@ -203,8 +205,8 @@ pub struct SubscribeRequest<'a> {
     pub channel: &'a str,
     /// May be empty.
     pub token: &'a str,
-    /// JSON, or empty.
-    pub data: &'a str,
+    /// JSON, or empty; any bytes from a client with Protobuf.
+    pub data: &'a [u8],
 }
 
 /// A client that may subscribe.
@@ -214,8 +216,8 @@ pub struct Subscribed {
     pub expire_at: u64,
     /// What others learn of it in this channel; JSON or empty.
     pub info: String,
-    /// What it is told; JSON or empty.
-    pub data: String,
+    /// What it is told; JSON or empty. Other bytes come to clients with JSON as a string.
+    pub data: Vec<u8>,
     /// Options of the channel that are others for it.
     pub overrides: Overrides,
 }
@@ -242,15 +244,15 @@ pub struct PublishRequest<'a> {
     pub client: Client<'a>,
     /// Where.
     pub channel: &'a str,
-    /// JSON.
-    pub data: &'a str,
+    /// JSON; any bytes from a client with Protobuf.
+    pub data: &'a [u8],
 }
 
 /// A publication that may go out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Publish {
-    /// This instead of what the client sent; JSON.
-    pub data: Option<String>,
+    /// This instead of what the client sent; JSON, or other bytes where the channel takes them.
+    pub data: Option<Vec<u8>>,
     /// It is not kept.
     pub skip_history: bool,
 }
@@ -262,15 +264,15 @@ pub struct RpcRequest<'a> {
     pub client: Client<'a>,
     /// Which; may be empty.
     pub method: &'a str,
-    /// JSON, or empty.
-    pub data: &'a str,
+    /// JSON, or empty; any bytes from a client with Protobuf.
+    pub data: &'a [u8],
 }
 
 /// What a method returns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Returned {
-    /// JSON, or empty.
-    pub data: String,
+    /// JSON, or empty. Other bytes come to clients with JSON as a string.
+    pub data: Vec<u8>,
 }
 
 /// The time of a connection is over.
@@ -438,7 +440,7 @@ mod tests {
     #[test]
     fn answer_arrives_once_with_its_ticket() {
         let (ask, answers) = ask();
-        let data = "1".to_owned();
+        let data = b"1".to_vec();
         ask.later().answer(Ok(Returned { data: data.clone() }));
         assert_eq!(only(&answers), Ok(Returned { data }));
     }

@@ -113,7 +113,7 @@ impl Readable for Connected {
             user: wire.user.unwrap_or_default(),
             expire_at: wire.expire_at.unwrap_or(0),
             info: json(wire.info, wire.b64info)?,
-            data: json(wire.data, wire.b64data)?,
+            data: data(wire.data, wire.b64data)?,
             meta: json(wire.meta, None)?,
             channels,
             subs: subs
@@ -141,7 +141,7 @@ impl Readable for Subscribed {
         Ok(Self {
             expire_at: wire.expire_at.unwrap_or(0),
             info: json(wire.info, wire.b64info)?,
-            data: json(wire.data, wire.b64data)?,
+            data: data(wire.data, wire.b64data)?,
             overrides: wire.r#override.unwrap_or_default().into_overrides(),
         })
     }
@@ -187,7 +187,7 @@ impl Readable for Publish {
     type Wire = WirePublish;
 
     fn from_wire(wire: WirePublish) -> Result<Self, BadAnswer> {
-        let data = json(wire.data, wire.b64data)?;
+        let data = data(wire.data, wire.b64data)?;
         Ok(Self {
             data: (!data.is_empty()).then_some(data),
             skip_history: wire.skip_history.unwrap_or(false),
@@ -208,7 +208,7 @@ impl Readable for Returned {
 
     fn from_wire(wire: WireReturned) -> Result<Self, BadAnswer> {
         Ok(Self {
-            data: json(wire.data, wire.b64data)?,
+            data: data(wire.data, wire.b64data)?,
         })
     }
 }
@@ -230,6 +230,14 @@ impl Readable for Refreshed {
             expire_at: wire.expire_at.unwrap_or(0),
             info: json(wire.info, wire.b64info)?,
         })
+    }
+}
+
+/// What a client is told, as JSON or as bytes; empty if neither is there.
+fn data(raw: Option<Box<RawValue>>, in_base64: Option<String>) -> Result<Vec<u8>, BadAnswer> {
+    match in_base64.filter(|text| !text.is_empty()) {
+        Some(text) => STANDARD.decode(text).map_err(|_| BadAnswer),
+        None => json(raw, None).map(String::into_bytes),
     }
 }
 
@@ -337,7 +345,7 @@ mod tests {
     #[test]
     fn method_may_return_null() {
         let returned: Returned = result(r#"{"result":{"data":null}}"#);
-        assert_eq!(returned.data, "null");
+        assert_eq!(returned.data, b"null");
     }
 
     #[test]
@@ -364,32 +372,33 @@ mod tests {
     }
 
     #[test]
-    fn base64_wins_and_holds_json() {
-        let encoded = STANDARD.encode("{\n\"a\": 1}\n");
+    fn base64_wins_and_what_others_see_is_json() {
+        let bytes = b"{\n\"a\": 1}\n";
+        let encoded = STANDARD.encode(bytes);
         let body = format!(
             r#"{{"result":{{"data":2,"b64data":"{encoded}","info":3,"b64info":"{encoded}"}}}}"#
         );
         let json = r#"{"a": 1}"#;
         let connected: Connected = result(&body);
-        assert_eq!((&*connected.data, &*connected.info), (json, json));
+        assert_eq!((&*connected.data, &*connected.info), (&bytes[..], json));
         let subscribed: Subscribed = result(&body);
-        assert_eq!((&*subscribed.data, &*subscribed.info), (json, json));
-        assert_eq!(result::<Publish>(&body).data.as_deref(), Some(json));
-        assert_eq!(result::<Returned>(&body).data, json);
+        assert_eq!((&*subscribed.data, &*subscribed.info), (&bytes[..], json));
+        assert_eq!(result::<Publish>(&body).data.as_deref(), Some(&bytes[..]));
+        assert_eq!(result::<Returned>(&body).data, bytes);
         assert_eq!(result::<Refreshed>(&body).info, json);
     }
 
     #[test]
     fn base64_of_nothing_is_nothing() {
         let returned: Returned = result(r#"{"result":{"data":2,"b64data":""}}"#);
-        assert_eq!(returned.data, "2");
+        assert_eq!(returned.data, b"2");
     }
 
     #[test]
-    fn base64_of_something_else_than_json_is_bad() {
+    fn base64_of_something_else_than_json_is_bad_where_others_see_it() {
         for bytes in [&b"hello"[..], b"1 2", b" ", b"\"\xff\""] {
             let encoded = STANDARD.encode(bytes);
-            is_bad::<Publish>(&format!(r#"{{"result":{{"b64data":"{encoded}"}}}}"#));
+            is_bad::<Refreshed>(&format!(r#"{{"result":{{"b64info":"{encoded}"}}}}"#));
         }
         is_bad::<Publish>(r#"{"result":{"b64data":"MQ"}}"#);
         is_bad::<Publish>(r#"{"result":{"b64data":"?"}}"#);
@@ -491,9 +500,9 @@ mod tests {
             let text = serde_json::to_string_pretty(&value).unwrap();
             let body = format!("{{\"result\":{{\"data\":{text},\"info\":{text},\"meta\":\n{text}\n}}}}");
             let connected: Connected = result(&body);
-            for text in [&connected.data, &connected.info, &connected.meta] {
-                prop_assert!(!text.contains('\n'));
-                prop_assert_eq!(&serde_json::from_str::<serde_json::Value>(text).unwrap(), &value);
+            for text in [&connected.data, connected.info.as_bytes(), connected.meta.as_bytes()] {
+                prop_assert!(!text.contains(&b'\n'));
+                prop_assert_eq!(&serde_json::from_slice::<serde_json::Value>(text).unwrap(), &value);
             }
         }
 

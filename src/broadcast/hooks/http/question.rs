@@ -1,7 +1,8 @@
 //! The body of a question.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
-use serde_json::Result;
 use serde_json::value::RawValue;
 
 use super::super::{
@@ -29,81 +30,80 @@ pub(super) struct Question<'a> {
     meta: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    b64data: Option<String>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     channels: &'a [&'a str],
 }
 
-/// Fails if what should be JSON is not.
 impl<'a> Question<'a> {
-    pub(super) fn connect(request: &ConnectRequest<'a>) -> Result<Self> {
-        Ok(Self {
+    pub(super) fn connect(request: &ConnectRequest<'a>) -> Self {
+        Self {
             name: request.name,
             version: request.version,
             channels: request.channels,
-            ..Self::about(&request.client, request.data)?
-        })
+            ..Self::about(&request.client, request.data)
+        }
     }
 
-    pub(super) fn refresh(request: &RefreshRequest<'a>) -> Result<Self> {
-        Self::of_user(&request.client, "")
+    pub(super) fn refresh(request: &RefreshRequest<'a>) -> Self {
+        Self::of_user(&request.client, b"")
     }
 
-    pub(super) fn subscribe(request: &SubscribeRequest<'a>) -> Result<Self> {
-        Ok(Self {
+    pub(super) fn subscribe(request: &SubscribeRequest<'a>) -> Self {
+        Self {
             channel: Some(request.channel),
-            ..Self::of_user(&request.client, request.data)?
-        })
+            ..Self::of_user(&request.client, request.data)
+        }
     }
 
-    pub(super) fn publish(request: &PublishRequest<'a>) -> Result<Self> {
-        Ok(Self {
+    pub(super) fn publish(request: &PublishRequest<'a>) -> Self {
+        Self {
             channel: Some(request.channel),
-            ..Self::of_user(&request.client, request.data)?
-        })
+            ..Self::of_user(&request.client, request.data)
+        }
     }
 
-    pub(super) fn rpc(request: &RpcRequest<'a>) -> Result<Self> {
-        Ok(Self {
+    pub(super) fn rpc(request: &RpcRequest<'a>) -> Self {
+        Self {
             method: Some(request.method),
-            ..Self::of_user(&request.client, request.data)?
-        })
+            ..Self::of_user(&request.client, request.data)
+        }
     }
 
     /// What is said of a client that has connected.
-    fn of_user(client: &Client<'a>, data: &'a str) -> Result<Self> {
-        Ok(Self {
+    fn of_user(client: &Client<'a>, data: &'a [u8]) -> Self {
+        Self {
             user: Some(client.user),
-            meta: json(client.meta)?,
-            ..Self::about(client, data)?
-        })
+            // Programs of one's own may say anything.
+            meta: serde_json::from_str(client.meta).ok(),
+            ..Self::about(client, data)
+        }
     }
 
-    fn about(client: &Client<'a>, data: &'a str) -> Result<Self> {
-        Ok(Self {
+    fn about(client: &Client<'a>, data: &'a [u8]) -> Self {
+        // What a client with Protobuf says may be no JSON.
+        let json = serde_json::from_slice(data).ok();
+        let has_bytes = json.is_none() && !data.is_empty();
+        let b64data = has_bytes.then(|| STANDARD.encode(data));
+        Self {
             client: client.client,
             transport: client.transport,
-            protocol: "json",
-            encoding: "json",
+            protocol: client.protocol,
+            encoding: if b64data.is_some() { "binary" } else { "json" },
             user: None,
             channel: None,
             method: None,
             name: "",
             version: "",
             meta: None,
-            data: json(data)?,
+            data: json,
+            b64data,
             channels: &[],
-        })
+        }
     }
 
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("strings and JSON, which have been read before")
-    }
-}
-
-/// Checks that it is JSON, so that it cannot say anything beside itself; nothing is none.
-fn json(text: &str) -> Result<Option<&RawValue>> {
-    match text {
-        "" => Ok(None),
-        text => serde_json::from_str(text).map(Some),
     }
 }

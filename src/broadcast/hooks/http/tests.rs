@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use stentor::{ConnectionId, Waker};
 
+use super::super::Refusal;
 use super::super::{Answers, Outcome, Outcomes, Overrides, Ticket};
 use super::*;
 
@@ -190,6 +191,7 @@ const CLIENT: Client<'static> = Client {
     client: "c1",
     user: "42",
     transport: "websocket",
+    protocol: "json",
     headers: &[],
     meta: "",
 };
@@ -198,7 +200,7 @@ fn call<'a>(method: &'a str, data: &'a str) -> RpcRequest<'a> {
     RpcRequest {
         client: CLIENT,
         method,
-        data,
+        data: data.as_bytes(),
     }
 }
 
@@ -240,7 +242,7 @@ fn connect_asks_who_a_client_without_a_token_is() {
     let mut request = ConnectRequest {
         client: Client { user: "", ..CLIENT },
         token: "",
-        data: "{\"a\": 12345678901234567890}",
+        data: b"{\"a\": 12345678901234567890}",
         name: "js",
         version: "1.2",
         channels: &["news", "a\"b"],
@@ -269,7 +271,7 @@ fn connect_asks_who_a_client_without_a_token_is() {
         request.name,
         request.version,
         request.channels,
-    ) = ("", "", "", &[]);
+    ) = (b"", "", "", &[]);
     assert!(is_later(&hooks.connect(&request, asker.ask(2))));
     assert_eq!(
         backend.answer(ok(r#"{"result":{}}"#)).body,
@@ -335,7 +337,7 @@ fn subscribe_asks_about_a_client_without_a_token() {
         },
         channel: "ns:ä",
         token: "",
-        data: "null",
+        data: b"null",
     };
     assert!(is_later(&hooks.subscribe(&request, asker.ask(1))));
     let asked = backend.answer(ok(
@@ -378,7 +380,7 @@ fn publish_asks_whether_and_what() {
     let request = PublishRequest {
         client: CLIENT,
         channel: "news",
-        data: "{ }",
+        data: b"{ }",
     };
     assert!(is_later(&hooks.publish(&request, asker.ask(1))));
     let asked = backend.answer(ok("{\"result\":{\"data\":{\n\"b\": 1\n}}}"));
@@ -532,17 +534,34 @@ fn error_and_disconnect_are_answers() {
 }
 
 #[test]
-fn data_that_is_no_json_is_not_asked_about() {
+fn data_that_is_no_json_goes_in_base64_and_may_come_so() {
     let backend = Backend::start();
     let mut hooks = HttpHooks::new(rpc_rules(backend.hook())).unwrap();
-    for data in [r#"1,"user":"admin""#, "{", "x"] {
-        let answer = hooks.rpc(&call("", data), Asker::new().ask(1));
-        assert!(matches!(
-            answer,
-            Answer::Now(Err(Refusal::Error { code: 107, .. }))
-        ));
+    let asker = Asker::new();
+    let client = Client {
+        protocol: "protobuf",
+        ..CLIENT
+    };
+    for (number, bytes, encoded) in [
+        (1, &br#"1,"user":"admin""#[..], "MSwidXNlciI6ImFkbWluIg=="),
+        (2, b"{", "ew=="),
+        (3, b"\xff\x00", "/wA="),
+    ] {
+        let request = RpcRequest {
+            client,
+            data: bytes,
+            ..call("", "")
+        };
+        assert!(is_later(&hooks.rpc(&request, asker.ask(number))));
+        let answer = format!(r#"{{"result":{{"b64data":"{encoded}"}}}}"#);
+        let asked = backend.answer(ok(&answer));
+        let expected = format!(
+            r#"{{"client":"c1","transport":"websocket","protocol":"protobuf","encoding":"binary","user":"42","method":"","b64data":"{encoded}"}}"#
+        );
+        assert_eq!(asked.body, expected);
+        let data = bytes.to_vec();
+        assert_eq!(asker.returned(), (number, Ok(Returned { data })));
     }
-    assert_eq!(hooks.stats().counts(), HttpHookCounts::default());
 }
 
 // ---- what goes wrong ----
