@@ -34,10 +34,19 @@ class Events {
     const index = this.#kept.findIndex(({ name }) => names.includes(name));
     if (index >= 0) return Promise.resolve(this.#kept.splice(index, 1)[0]);
     const event = new Promise((resolve) => this.#waiting.push({ names, resolve }));
-    const kept = () => this.#kept.map(({ name }) => name).join(", ") || "nothing";
     return within(event, names.join(" or ")).catch((error) => {
-      throw new Error(`${error.message}; there was ${kept()}`);
+      throw new Error(`${error.message}; there was ${this.#summary()}`);
     });
+  }
+
+  /** How many of which name are kept, and what the last error was. */
+  #summary() {
+    const counts = new Map();
+    for (const { name } of this.#kept) counts.set(name, (counts.get(name) ?? 0) + 1);
+    const said = [...counts].map(([name, count]) => `${count} ${name}`);
+    const failed = this.left("error").at(-1)?.error;
+    if (failed) said.push(`at last ${failed.code} ${failed.message}`);
+    return said.join(", ") || "nothing";
   }
 
   /** Takes that many. */
