@@ -3,9 +3,11 @@
 
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
+import { isDeepStrictEqual } from "node:util";
 import * as json from "centrifuge";
 import * as protobuf from "centrifuge/build/protobuf";
 import WebSocket from "ws";
+import { isSame } from "./assert.js";
 import { checks, idle } from "./checks.js";
 import { run } from "./clients.js";
 import { BUNDLES, checkingPage, visit } from "./pages.js";
@@ -13,6 +15,17 @@ import { browse } from "./programs.js";
 import { outside } from "./protocol.js";
 
 const CUTS = Number(process.env.STENTOR_CUTS ?? 2000);
+
+// What the checks assert with is our own, for pages have no `node:assert`.
+test("what is the same is what Node says is the same", () => {
+  const values = [
+    undefined, null, true, 0, -0, NaN, 1, "", "1", [], [undefined], [1], [1, 2], {}, { a: undefined }, { a: 1 },
+    { b: 1 }, { a: 1, b: [{ c: null }] }, { a: 1, b: [{ c: undefined }] }, { 0: 1 },
+  ];
+  for (const one of values) {
+    for (const other of structuredClone(values)) assert.equal(isSame(one, other), isDeepStrictEqual(one, other));
+  }
+});
 
 let browser;
 
@@ -70,7 +83,7 @@ function way(name, checks, prepare) {
 
 function origins() {
   const { functions, end } = outside();
-  after(end);
+  after(async () => { assert.deepEqual(await end(), [0, 0, 0]); });
 
   test("the pages of an origin that is listed are let in, and no others", { timeout: 60_000 }, async () => {
     const [friend, stranger] = await Promise.all([functions.serve(), functions.serve()]);

@@ -21,7 +21,11 @@ export const idle = {
   patience: 110_000,
 };
 
-const check = (name, run, patience = 60_000) => checks.push({ name, run, patience });
+function check(name, run, patience = 60_000) {
+  // Pages are told which by its name.
+  if (checks.some((known) => known.name === name)) throw new Error(`there are two checks "${name}"`);
+  checks.push({ name, run, patience });
+}
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
 

@@ -152,6 +152,8 @@ export function contextOf({ Centrifuge, UnauthorizedError, WebSocket, isBinary, 
       socket.binaryType = "arraybuffer";
       const replies = new Map();
       const all = new Promise((resolve, reject) => {
+        // Behind an error it is closed.
+        socket.onerror = () => {};
         socket.onclose = ({ code, reason }) => reject(new Error(`closed with ${code} ${reason}`));
         socket.onmessage = ({ data }) => {
           for (const reply of codec.decodeReplies(data)) if (reply.id) replies.set(reply.id, reply);
