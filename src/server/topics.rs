@@ -8,7 +8,7 @@ use super::context::{History, Recovery};
 use super::core::Core;
 use super::fanout::FULL_BATCH;
 use super::handler::SubscribeError;
-use super::presence::{Member, PresenceEvent};
+use super::presence::{Member, PresenceEvent, SubscribeOptions};
 use super::publication::{KeptPublication, Meta, PublishError, PublishOptions, Published, Tags};
 use super::publish::{Entry, Item, SHARED, Source};
 use crate::protocol::Message;
@@ -59,12 +59,12 @@ impl Draft<'_> {
 impl<S> Core<S> {
     // ---- subscriptions ----
 
-    /// Subscribes a connection; `info` is what others see of it where the topic has a presence.
+    /// Subscribes a connection.
     pub(crate) fn subscribe(
         &mut self,
         key: usize,
         topic: &str,
-        info: &[u8],
+        how: &SubscribeOptions<'_>,
     ) -> Result<bool, SubscribeError> {
         self.leave_course(key);
         // What was published so far may have been too much for it.
@@ -75,12 +75,15 @@ impl<S> Core<S> {
         let member = key as u32;
         let Subscribed { topic: id, new } =
             topics.subscribe_with(member, topic, || options.id_of(topic))?;
-        let keeps_presence = self.topic_options.get(self.topics.namespace(id)).presence;
+        let is_present = how.is_present.unwrap_or_else(|| {
+            let namespace = self.topics.namespace(id);
+            self.topic_options.get(namespace).presence
+        });
         // Who listens to a pattern is in no topic.
-        if new && keeps_presence && !TopicTable::is_pattern(topic) {
+        if new && is_present && !TopicTable::is_pattern(topic) {
             let now = self.millis();
-            self.presence.join(id, member, info.into(), now);
-            self.tell_presence(member, id, info.into(), true);
+            self.presence.join(id, member, how.info.into(), now);
+            self.tell_presence(member, id, how.info.into(), true);
         }
         Ok(new)
     }
