@@ -61,8 +61,8 @@ pub use server::{
     Accept, BindError, Cause, Closed, Config, ConfigError, ConnectionId, Context, Endpoint, Fault,
     Form, Gauges, Handle, HandleError, Handler, Histogram, History, KeptPublication, Limits, Lost,
     Member, Output, PresenceEvent, Publication, PublishError, PublishOptions, Published, Recovery,
-    Refused, Sent, Server, Side, SlowPolicy, Stats, SubscribeError, Tags, Timeouts, TopicOptions,
-    Waker,
+    Refused, Sent, Server, Side, SlowPolicy, Stats, SubscribeError, SubscribeOptions, Tags,
+    Timeouts, TopicOptions, Waker,
 };
 
 // The broadcast application names what it uses as any other user of the library does.

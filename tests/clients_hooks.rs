@@ -4,12 +4,13 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
+use stentor::broadcast::ChannelOptions;
 use stentor::broadcast::hooks::{
     self, Answer, Ask, ConnectRequest, Connected, Hooks, Later, PublishRequest, RefreshRequest,
     Refreshed, Refusal, Returned, RpcRequest, SubscribeRequest, Subscribed,
 };
 
-use crate::clients::{End, Peer, Served, end, rules, serve_with};
+use crate::clients::{End, Peer, Served, end, peopled, rules, serve_with};
 use crate::support::PATIENCE;
 
 /// Answers what the names of methods, channels and tokens say; what it puts off, the test answers.
@@ -135,6 +136,20 @@ impl Hooks for Program {
                 ..Subscribed::default()
             })
             .into(),
+            // The client says itself how it is to be seen.
+            channel if channel.ends_with(":seen") => {
+                let wish: Value = serde_json::from_slice(request.data).unwrap_or_default();
+                let overrides = hooks::Overrides {
+                    presence: wish["presence"].as_bool(),
+                    join_leave: wish["join_leave"].as_bool(),
+                    ..hooks::Overrides::default()
+                };
+                Ok(Subscribed {
+                    overrides,
+                    ..Subscribed::default()
+                })
+                .into()
+            }
             _ => Answer::Usual,
         }
     }
@@ -234,6 +249,63 @@ fn returned(data: &str) -> Result<Returned, Refusal> {
 }
 
 // ---- answers at once ----
+
+#[test]
+fn program_says_where_a_subscription_is_seen() {
+    let (program, _put_off) = program();
+    let quiet = ChannelOptions {
+        join_leave: false,
+        ..peopled()
+    };
+    let server = serve_with(rules(&[("p", peopled()), ("q", quiet)]), program, |_| ());
+    for (namespace, usually_told) in [("p", true), ("q", false)] {
+        let channel = format!("{namespace}:seen");
+        let mut observer = server.connect();
+        observer.say(&json!({"id": 2, "subscribe": {"channel": channel}}).to_string());
+        assert_eq!(observer.hear()["id"], 2);
+        if usually_told {
+            assert!(observer.hear()["push"]["join"].is_object());
+        }
+        for (presence, join_leave) in [
+            (None, None),
+            (Some(false), None),
+            (None, Some(true)),
+            (None, Some(false)),
+            (Some(false), Some(true)),
+            (Some(false), Some(false)),
+            (Some(true), Some(true)),
+        ] {
+            let what = format!("{namespace} {presence:?} {join_leave:?}");
+            let (is_listed, is_told) =
+                (presence.unwrap_or(true), join_leave.unwrap_or(usually_told));
+            let mut other = server.connect();
+            let wish = json!({"presence": presence, "join_leave": join_leave});
+            let request = json!({"channel": channel, "data": wish});
+            other.say(&json!({"id": 2, "subscribe": request}).to_string());
+            assert_eq!(other.hear()["id"], 2);
+            if is_told {
+                assert!(observer.hear()["push"]["join"].is_object(), "{what}");
+            }
+            let about = json!({"channel": channel});
+            let present = observer.result("presence", &about)["presence"].clone();
+            let count = 1 + usize::from(is_listed);
+            assert_eq!(present.as_object().unwrap().len(), count, "{what}");
+            let stats = observer.result("presence_stats", &about);
+            assert_eq!(stats["num_clients"], count, "{what}");
+            // The last, by the end of the connection.
+            if join_leave == Some(true) {
+                drop(other);
+            } else {
+                other.say(&json!({"id": 3, "unsubscribe": about}).to_string());
+            }
+            if is_told {
+                assert!(observer.hear()["push"]["leave"].is_object(), "{what}");
+            } else {
+                observer.hears_nothing_more();
+            }
+        }
+    }
+}
 
 #[test]
 fn program_answers_at_once() {

@@ -3,7 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use stentor::{
-    CloseCode, Config, ConnectionId, Context, Handler, Message, PresenceEvent, TopicOptions,
+    CloseCode, Config, ConnectionId, Context, Handler, Message, PresenceEvent, SubscribeOptions,
+    TopicOptions,
 };
 
 use crate::support::{App, CLOSE, Client, Running, serve};
@@ -34,6 +35,29 @@ fn events(server: &Running<App>, count: usize) -> Vec<Told> {
 
 fn event(topic: &str, id: ConnectionId, info: &str, has_joined: bool) -> Told {
     (topic.into(), id, info.into(), has_joined)
+}
+
+#[test]
+fn whoever_subscribes_may_be_present_or_not_whatever_others_are() {
+    let server = serve(App::default(), keep_presence);
+    let (_clients, [anna, bert]) = server.connect_many::<2>();
+    server.ask(move |_, ctx| {
+        let unseen = SubscribeOptions::new().info(b"anna").present(false);
+        let seen = SubscribeOptions::new().info(b"bert").present(true);
+        for topic in ["room:1", "elsewhere"] {
+            assert_eq!(
+                ctx.subscribe_connection_with(anna, topic, &unseen),
+                Ok(true)
+            );
+            assert_eq!(ctx.subscribe_connection_with(bert, topic, &seen), Ok(true));
+            let members = ctx.presence(topic);
+            let seen: Vec<_> = members.iter().map(|member| member.id).collect();
+            assert_eq!((seen, ctx.subscriber_count(topic)), (vec![bert], 2));
+            assert!(ctx.unsubscribe_connection(anna, topic));
+        }
+    });
+    let joined = |topic| event(topic, bert, "bert", true);
+    assert_eq!(events(&server, 2), [joined("room:1"), joined("elsewhere")]);
 }
 
 #[test]

@@ -201,16 +201,15 @@ pub struct Limits {
     /// connections are closed with 1013 and requests answered 503, those that hold most first; one
     /// alone is let be, whatever its size.
     pub max_input: usize,
-    /// Bytes that wait for all peers together, shared ones counted once; default 128 MiB: with the
-    /// other three that count memory, what is on its way, spare buffers and 10,000 connections it
-    /// is less than half a GiB. Above it connections are ended, those for which most waits first.
+    /// Bytes that wait for all peers together, shared ones counted once; default 256 MiB. Above
+    /// it connections are ended, those for which most waits first.
     pub max_output: usize,
     /// Bytes of the histories of all topics; default 64 MiB. Above it the oldest publications go
     /// first.
     pub max_history: usize,
     /// Memory of topics, subscriptions and presences, about: 400 bytes for each first subscription
     /// and 130 for each further one, with the name each time, and what a presence tells; default
-    /// 96 MiB, 500,000 subscriptions to names of 50 bytes. Above it nobody subscribes.
+    /// 512 MiB, a million topics with names of 50 bytes. Above it nobody subscribes.
     pub max_topic_memory: usize,
     /// Commands of other threads that wait for the loop; default 65,536. More are refused, so
     /// that a thread that outruns the loop is told.
@@ -233,9 +232,9 @@ impl Default for Limits {
             max_topics_per_connection: 128,
             max_patterns: 10_000,
             max_input: 64 << 20,
-            max_output: 128 << 20,
+            max_output: 256 << 20,
             max_history: 64 << 20,
-            max_topic_memory: 96 << 20,
+            max_topic_memory: 512 << 20,
             max_commands: 65_536,
         }
     }

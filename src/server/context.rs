@@ -7,7 +7,7 @@ use super::config::TopicOptions;
 use super::core::Core;
 use super::handler::{ConnectionId, Sent, SubscribeError};
 use super::peer::Stage;
-use super::presence::Member;
+use super::presence::{Member, SubscribeOptions};
 use super::publication::{Form, KeptPublication, Output, PublishError, PublishOptions, Published};
 use super::stats::{Cause, Stats};
 use super::timer;
@@ -253,8 +253,22 @@ impl<'a, S> Context<'a, S> {
         topic: &str,
         info: &[u8],
     ) -> Result<bool, SubscribeError> {
+        self.subscribe_connection_with(id, topic, &SubscribeOptions::new().info(info))
+    }
+
+    /// Subscribes a connection to a topic, with options.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`subscribe`](Self::subscribe).
+    pub fn subscribe_connection_with(
+        &mut self,
+        id: ConnectionId,
+        topic: &str,
+        options: &SubscribeOptions<'_>,
+    ) -> Result<bool, SubscribeError> {
         let key = self.core.key(id).ok_or(SubscribeError::NotOpen)?;
-        self.core.subscribe(key, topic, info)
+        self.core.subscribe(key, topic, options)
     }
 
     /// Ends the subscription of this connection to a topic; answers whether there was one. Closing

@@ -915,6 +915,7 @@ mod tests {
     use super::*;
     use crate::protocol::{Acceptance, Event};
     use crate::server::config::SlowPolicy;
+    use crate::server::presence::SubscribeOptions;
     use crate::server::publication::PublishOptions;
     use std::io::Read;
     use std::os::unix::net::UnixStream;
@@ -962,8 +963,9 @@ mod tests {
         let mut core = core();
         let peers: Vec<_> = (0..10).map(|_| open(&mut core)).collect();
         for &(key, _) in &peers {
-            core.subscribe(key, "news", b"").unwrap();
-            core.subscribe(key, ["left", "right"][key % 2], b"")
+            core.subscribe(key, "news", &SubscribeOptions::new())
+                .unwrap();
+            core.subscribe(key, ["left", "right"][key % 2], &SubscribeOptions::new())
                 .unwrap();
         }
         let payload = vec![0; LEN];
@@ -1030,7 +1032,8 @@ mod tests {
     fn what_was_not_offered_to_the_socket_yet_makes_nobody_slow() {
         let mut core = core_with_policies();
         let (key, mut peer) = open(&mut core);
-        core.subscribe(key, "noise:1", b"").unwrap();
+        core.subscribe(key, "noise:1", &SubscribeOptions::new())
+            .unwrap();
         core.send(key, Message::text("direct"));
         publish(&mut core, "noise:1", &[7; 5000]);
         core.send(key, Message::text("in between"));
@@ -1049,8 +1052,10 @@ mod tests {
         let (key, mut peer) = open(&mut core);
         let (other, _other) = open(&mut core);
         for key in [key, other] {
-            core.subscribe(key, "news:1", b"").unwrap();
-            core.subscribe(key, "noise:1", b"").unwrap();
+            core.subscribe(key, "news:1", &SubscribeOptions::new())
+                .unwrap();
+            core.subscribe(key, "noise:1", &SubscribeOptions::new())
+                .unwrap();
         }
         while core.peers[key].queued() == 0 {
             core.send(key, Message::binary(&[0; 3000]));
@@ -1082,8 +1087,10 @@ mod tests {
         let mut core = core_with_policies();
         for act in [0, 1] {
             let (key, _peer) = open(&mut core);
-            core.subscribe(key, "news:1", b"").unwrap();
-            core.subscribe(key, "noise:1", b"").unwrap();
+            core.subscribe(key, "news:1", &SubscribeOptions::new())
+                .unwrap();
+            core.subscribe(key, "noise:1", &SubscribeOptions::new())
+                .unwrap();
             while core.peers[key].queued() == 0 {
                 core.send(key, Message::binary(&[0; 3000]));
                 core.flush(key);
@@ -1092,7 +1099,10 @@ mod tests {
             publish(&mut core, "news:1", &[1; 5000]);
             publish(&mut core, "news:1", &[2; 5000]);
             if act == 0 {
-                assert!(core.subscribe(key, "news:2", b"").is_err());
+                assert!(
+                    core.subscribe(key, "news:2", &SubscribeOptions::new())
+                        .is_err()
+                );
             } else {
                 let sent = core.send(key, Message::binary(&vec![0; 70_000]));
                 assert_eq!(sent, Sent::Dropped);

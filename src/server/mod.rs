@@ -49,7 +49,7 @@ pub use self::handler::{Accept, Closed, ConnectionId, Fault, Handler, Lost, Sent
 pub use self::histogram::Histogram;
 use self::listener::{Accepted, Listener};
 use self::peer::{Stage, Watch};
-pub use self::presence::{Member, PresenceEvent};
+pub use self::presence::{Member, PresenceEvent, SubscribeOptions};
 pub use self::publication::{
     Form, KeptPublication, Output, Publication, PublishError, PublishOptions, Published, Tags,
 };

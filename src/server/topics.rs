@@ -8,7 +8,7 @@ use super::context::{History, Recovery};
 use super::core::Core;
 use super::fanout::{FULL_BATCH, SWAMPED};
 use super::handler::SubscribeError;
-use super::presence::{Member, PresenceEvent};
+use super::presence::{Member, PresenceEvent, SubscribeOptions};
 use super::publication::{KeptPublication, Meta, PublishError, PublishOptions, Published, Tags};
 use super::publish::{Entry, Item, SHARED, Source};
 use crate::protocol::{Message, State};
@@ -63,12 +63,12 @@ impl Draft<'_> {
 impl<S> Core<S> {
     // ---- subscriptions ----
 
-    /// Subscribes a connection; `info` is what others see of it where the topic has a presence.
+    /// Subscribes a connection.
     pub(crate) fn subscribe(
         &mut self,
         key: usize,
         topic: &str,
-        info: &[u8],
+        how: &SubscribeOptions<'_>,
     ) -> Result<bool, SubscribeError> {
         self.leave_course(key);
         // What was published so far may have been too much for it.
@@ -80,13 +80,16 @@ impl<S> Core<S> {
         let member = key as u32;
         let Subscribed { topic: id, new } =
             topics.subscribe_with(member, topic, || options.id_of(topic))?;
-        let keeps_presence = self.topic_options.get(self.topics.namespace(id)).presence;
+        let is_present = how.is_present.unwrap_or_else(|| {
+            let namespace = self.topics.namespace(id);
+            self.topic_options.get(namespace).presence
+        });
         // Who listens to a pattern is in no topic.
-        if new && keeps_presence && !TopicTable::is_pattern(topic) {
+        if new && is_present && !TopicTable::is_pattern(topic) {
             let now = self.millis();
-            self.presence_memory += PRESENT + info.len();
-            self.presence.join(id, member, info.into(), now);
-            self.tell_presence(member, id, info.into(), true);
+            self.presence_memory += PRESENT + how.info.len();
+            self.presence.join(id, member, how.info.into(), now);
+            self.tell_presence(member, id, how.info.into(), true);
         }
         Ok(new)
     }
@@ -285,10 +288,13 @@ impl<S> Core<S> {
     }
 
     /// Whether more waits for the walk to end than those add who are held once they have
-    /// published.
+    /// published, or those who are held keep much of what they have sent.
     #[inline]
     pub(crate) fn is_swamped(&self) -> bool {
-        self.batch.weight() >= SWAMPED && !self.walk.is_over()
+        let weight = self.batch.weight();
+        let is_much = weight >= SWAMPED
+            || weight >= FULL_BATCH && self.input_memory > self.limits.max_input / 2;
+        is_much && !self.walk.is_over()
     }
 
     /// Reads a connection that may publish only when the batch is on its way.

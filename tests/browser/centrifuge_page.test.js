@@ -1,100 +1,75 @@
-// The server with `centrifuge`, the JavaScript client of the protocol, in a page in Chromium.
+// The server with `centrifuge`, the JavaScript client of the protocol, where it is the browser that
+// takes its connection away. What it does in a page as anywhere is in `centrifuge.test.js`.
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { fileURLToPath } from "node:url";
-import { browse, open } from "./programs.js";
-import { api, serve, token } from "./protocol.js";
+import { BUNDLES, checkingPage } from "./pages.js";
+import { browse } from "./programs.js";
+import { outside } from "./protocol.js";
 
-const BUNDLE = fileURLToPath(new URL("node_modules/centrifuge/dist/centrifuge.js", import.meta.url));
-
-let server, browser, context;
+const { functions, end } = outside();
+let server, browser;
 
 before(async () => {
-  server = await serve();
+  server = await functions.serve();
   browser = await browse();
-  // The page itself lets no other script in; here one has to come in.
-  context = await browser.newContext({ bypassCSP: true });
 });
 
 after(async () => {
   await browser?.close();
-  assert.equal(await server?.stop(), 0);
+  assert.deepEqual(await end(), [0]);
 });
 
-/** A page of the server in which a client has connected and subscribed; its events are in `log`. */
-async function visit(channel, user) {
-  const page = await open(context, `${server.http}/`);
-  await page.addScriptTag({ path: BUNDLE });
-  await page.evaluate(([url, channel, token]) => {
-    window.log = [];
-    window.client = new Centrifuge(url, { token, minReconnectDelay: 1, maxReconnectDelay: 20 });
-    window.sub = client.newSubscription(channel);
-    for (const [emitter, names] of [
-      [client, ["connecting", "connected", "disconnected", "error"]],
-      [sub, ["subscribed", "unsubscribed", "publication", "join", "leave", "error"]],
-    ]) {
-      for (const name of names) emitter.on(name, (context) => log.push({ name, ...context }));
-    }
-    sub.subscribe();
-    client.connect();
-  }, [`${server.ws}/connection/websocket`, channel, user && token({ sub: user, info: { name: user } })]);
-  await events(page, "subscribed", 1);
+/** A page whose client is `one` and has subscribed to the channel with `sub`. */
+async function visit(build, channel) {
+  const page = await checkingPage(browser, server, build, functions);
+  await page.evaluate(async ([server, channel]) => {
+    const { connected, subscribed } = globalThis.checking.context;
+    globalThis.one = await connected(server);
+    globalThis.sub = await subscribed(globalThis.one, channel);
+    await globalThis.one.events.take("connecting");
+  }, [server, channel]);
   return page;
 }
 
-/** Waits until there are that many events of this name, and answers them. */
-async function events(page, name, count) {
-  await page.waitForFunction(
-    ([name, count]) => log.filter((event) => event.name === name).length >= count,
-    [name, count],
-  );
-  return page.evaluate((name) => log.filter((event) => event.name === name), name);
+const publish = (page, channel, data) => (
+  page.evaluate(([channel, data]) => globalThis.checking.context.publish(channel, data), [channel, data])
+);
+
+/** Takes the client away and gives it back three times; it must hear all that is published meanwhile. */
+async function interrupt(page, channel, takeAway, giveBack) {
+  let published = 0;
+  await publish(page, channel, published++);
+  for (const round of [1, 2, 3]) {
+    await takeAway();
+    await page.evaluate(() => globalThis.one.events.take("connecting"));
+    for (let number = 0; number < round; number++) await publish(page, channel, published++);
+    await giveBack();
+    const again = await page.evaluate(() => globalThis.sub.events.take("subscribed"));
+    assert.deepEqual([again.wasRecovering, again.recovered], [true, true]);
+  }
+  await publish(page, channel, published++);
+  const publications = await page.evaluate((count) => globalThis.sub.events.takeMany(count, "publication"), published);
+  assert.deepEqual(publications.map(({ data }) => data), Array.from({ length: published }, (_, number) => number));
+  assert.deepEqual(page.errors, []);
+  await page.context().close();
 }
 
-const data = (publications) => publications.map(({ data }) => data);
+for (const build of BUNDLES) {
+  test(`a page that was offline hears what it missed, once and in order (${build.name})`, { timeout: 60_000 }, async () => {
+    const channel = `open:offline${build.name}`;
+    const page = await visit(build, channel);
+    const offline = (is) => () => page.context().setOffline(is);
+    await interrupt(page, channel, offline(true), offline(false));
+  });
 
-test("a page connects, subscribes and publishes to another one", async () => {
-  const [one, two] = await Promise.all([visit("open:page"), visit("open:page")]);
-  await one.evaluate(() => sub.publish({ text: "grüße ✓" }));
-  await two.evaluate(() => client.publish("open:page", [1, null]));
-  for (const page of [one, two]) {
-    const publications = await events(page, "publication", 2);
-    assert.deepEqual(data(publications).map(JSON.stringify).sort(), ['[1,null]', '{"text":"grüße ✓"}']);
-    assert.deepEqual(await page.evaluate(() => log.filter(({ name }) => name === "error")), []);
-    await page.close();
-  }
-});
-
-test("a page that was offline hears what it missed, once and in order", async () => {
-  const page = await visit("open:offline");
-  await api(server, "publish", { channel: "open:offline", data: 0 });
-  await events(page, "publication", 1);
-  for (const round of [1, 2, 3]) {
-    await context.setOffline(true);
-    await events(page, "connecting", 1 + round);
-    for (const number of [0, 1, 2]) await api(server, "publish", { channel: "open:offline", data: 3 * round - 2 + number });
-    await context.setOffline(false);
-    const subscribed = await events(page, "subscribed", 1 + round);
-    assert.deepEqual([subscribed.at(-1).wasRecovering, subscribed.at(-1).recovered], [true, true]);
-  }
-  await api(server, "publish", { channel: "open:offline", data: 10 });
-  const publications = await events(page, "publication", 11);
-  assert.deepEqual(data(publications), Array.from({ length: 11 }, (_, number) => number));
-  await page.close();
-});
-
-test("pages see who is there, who comes and who leaves", async () => {
-  const one = await visit("open:presence", "Ajax");
-  const two = await visit("open:presence", "Hector");
-  const { clients } = await one.evaluate(() => sub.presence());
-  const names = Object.values(clients).map(({ user, connInfo }) => [user, connInfo.name]);
-  assert.deepEqual(names.sort(), [["Ajax", "Ajax"], ["Hector", "Hector"]]);
-  assert.deepEqual(await one.evaluate(() => sub.presenceStats()), { numClients: 2, numUsers: 2 });
-  const joins = await events(one, "join", 2);
-  assert.deepEqual(joins.map(({ info }) => info.user), ["Ajax", "Hector"]);
-  await two.close();
-  const [{ info }] = await events(one, "leave", 1);
-  assert.equal(info.user, "Hector");
-  await one.close();
-});
+  // A browser that is driven keeps no pages that are left, so the page is told of it as if it had.
+  test(`a page that was left and come back to hears what it missed (${build.name})`, { timeout: 60_000 }, async () => {
+    const channel = `open:left${build.name}`;
+    const page = await visit(build, channel);
+    const happens = (name) => () => page.evaluate((name) => {
+      dispatchEvent(new PageTransitionEvent(name, { persisted: true }));
+    }, name);
+    await interrupt(page, channel, happens("pagehide"), happens("pageshow"));
+  });
+}

@@ -1,4 +1,4 @@
-"""The server with centrifuge-python, the Python client of the protocol; numbered as in centrifuge.test.js."""
+"""The server with centrifuge-python, the Python client of the protocol, in JSON and in Protobuf; numbered as in checks.js."""
 
 import asyncio
 import sys
@@ -25,6 +25,8 @@ async def publications(sub, count):
 async def test_1_an_anonymous_client_connects(server):
     client = await connected(server.clients)
     assert uuid.UUID(client.me).version == 4
+    subprotocol = "centrifuge-protobuf" if client._use_protobuf else None
+    assert client._conn.subprotocol == subprotocol
 
 
 async def test_3_a_token_with_a_bad_signature_is_the_end(server):
@@ -174,4 +176,5 @@ async def test_44_a_call_is_not_available(server):
 
 if __name__ == "__main__":
     tests = [test for name, test in list(globals().items()) if name.startswith("test_")]
-    sys.exit(asyncio.run(run(tests)))
+    failures = [asyncio.run(run(tests, protobuf)) for protobuf in (False, True)]
+    sys.exit(any(failures))

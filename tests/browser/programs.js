@@ -6,11 +6,11 @@ import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { chromium } from "playwright-core";
+import { PATIENCE } from "./waiting.js";
+
+export { PATIENCE };
 
 export const { STENTOR, CHAT, CHROMIUM } = process.env;
-
-/** No test waits longer for anything. */
-export const PATIENCE = 20_000;
 
 /** Starts a program and reads where it listens from the line that it prints. */
 export async function start(program, ...args) {

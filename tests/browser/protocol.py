@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import dataclasses
 import hashlib
 import hmac
 import json
@@ -97,28 +98,31 @@ class Events(ClientEventHandler, SubscriptionEventHandler):
     def _queue(self, name):
         return self.kept.setdefault(name, asyncio.Queue())
 
+    def _add(self, name, context):
+        self._queue(name).put_nowait(plain(context))
+
     async def take(self, name):
         """Takes the first event of this name, which may be yet to come."""
         return await within(self._queue(name).get(), name)
 
-    async def on_connecting(self, ctx): self._queue("connecting").put_nowait(ctx)
-    async def on_connected(self, ctx): self._queue("connected").put_nowait(ctx)
-    async def on_disconnected(self, ctx): self._queue("disconnected").put_nowait(ctx)
-    async def on_subscribing(self, ctx): self._queue("subscribing").put_nowait(ctx)
-    async def on_subscribed(self, ctx): self._queue("subscribed").put_nowait(ctx)
-    async def on_unsubscribed(self, ctx): self._queue("unsubscribed").put_nowait(ctx)
-    async def on_publication(self, ctx): self._queue("publication").put_nowait(ctx)
-    async def on_join(self, ctx): self._queue("join").put_nowait(ctx)
-    async def on_leave(self, ctx): self._queue("leave").put_nowait(ctx)
-    async def on_error(self, ctx): self._queue("error").put_nowait(ctx)
+    async def on_connecting(self, ctx): self._add("connecting", ctx)
+    async def on_connected(self, ctx): self._add("connected", ctx)
+    async def on_disconnected(self, ctx): self._add("disconnected", ctx)
+    async def on_subscribing(self, ctx): self._add("subscribing", ctx)
+    async def on_subscribed(self, ctx): self._add("subscribed", ctx)
+    async def on_unsubscribed(self, ctx): self._add("unsubscribed", ctx)
+    async def on_publication(self, ctx): self._add("publication", ctx)
+    async def on_join(self, ctx): self._add("join", ctx)
+    async def on_leave(self, ctx): self._add("leave", ctx)
+    async def on_error(self, ctx): self._add("error", ctx)
 
 
-async def within(awaitable, what="it"):
-    """What it gives, or an error when it takes longer than any test waits."""
+async def within(awaitable, what="it", patience=PATIENCE):
+    """What it gives, or an error when it takes longer, by default than anything in a test may."""
     try:
-        return await asyncio.wait_for(awaitable, PATIENCE)
+        return await asyncio.wait_for(awaitable, patience)
     except asyncio.TimeoutError:
-        raise AssertionError(f"{what} took longer than {PATIENCE} s") from None
+        raise AssertionError(f"{what} took longer than {patience} s") from None
 
 
 def token(**claims):
@@ -135,13 +139,48 @@ def now():
     return int(time.time())
 
 
+def plain(value):
+    """The value with what its bytes say in their place, which is JSON where the protocol is Protobuf."""
+    if isinstance(value, bytes):
+        return json.loads(value) if value else None
+    if isinstance(value, dict):
+        return {name: plain(field) for name, field in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if dataclasses.is_dataclass(value):
+        fields = [field.name for field in dataclasses.fields(value)]
+        return dataclasses.replace(value, **{name: plain(getattr(value, name)) for name in fields})
+    return value
+
+
+class PlainClient(Client):
+    """A client that takes and answers plain values in either protocol; its subscriptions do so through it."""
+
+    def _encode(self, data):
+        return json.dumps(data).encode() if self._use_protobuf else data
+
+    async def publish(self, channel, data, **options):
+        return await super().publish(channel, self._encode(data), **options)
+
+    async def rpc(self, method, data, **options):
+        return plain(await super().rpc(method, self._encode(data), **options))
+
+    async def history(self, *args, **options):
+        return plain(await super().history(*args, **options))
+
+    async def presence(self, *args, **options):
+        return plain(await super().presence(*args, **options))
+
+
 clients = []
+use_protobuf = False
 
 
 async def connected(url, **options):
     """A client that has connected; `me` is its id."""
-    client = Client(
-        url, events=Events(), min_reconnect_delay=0.001, max_reconnect_delay=0.02, proxy=None, **options,
+    client = PlainClient(
+        url, events=Events(), min_reconnect_delay=0.001, max_reconnect_delay=0.02, proxy=None,
+        use_protobuf=use_protobuf, **options,
     )
     clients.append(client)
     await client.connect()
@@ -157,15 +196,17 @@ async def subscribed(client, channel, **options):
     return sub
 
 
-async def run(tests):
-    """Runs the tests against one server; answers whether one failed."""
+async def run(tests, protobuf=False):
+    """Runs the tests against one server, with clients of this protocol; answers whether one failed."""
+    global use_protobuf
+    use_protobuf = protobuf
     server = Server()
     await server.start()
     failed = 0
     try:
         for test in tests:
             try:
-                await test(server)
+                await within(test(server), test.__name__, 3 * PATIENCE)
                 print(f"ok      {test.__name__}")
             except Exception as error:
                 failed += 1
@@ -178,5 +219,5 @@ async def run(tests):
     if code != 0:
         failed += 1
         print(f"FAILED  the server ended with {code}")
-    print(f"{len(tests) - failed} passed, {failed} failed")
+    print(f"{len(tests) - failed} passed, {failed} failed{', in Protobuf' if protobuf else ''}")
     return failed > 0

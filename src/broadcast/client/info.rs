@@ -13,6 +13,41 @@ use super::record::{Codec, Record, is_json, json_of, one_line};
 /// How all that clients of the protocol say of themselves begins; see [`of_stranger`].
 const OF_CLIENT: &[u8] = b"{\"client\":\"";
 
+/// Where somebody in a channel is seen.
+///
+/// It stands behind what is kept of a client, in whitespace that ends the JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::broadcast) struct Visibility {
+    /// In the presence of the channel.
+    pub(in crate::broadcast) is_listed: bool,
+    /// In joins and leaves.
+    pub(in crate::broadcast) is_told: bool,
+}
+
+const UNLISTED: u8 = b'\t';
+const UNTOLD: u8 = b' ';
+
+impl Visibility {
+    /// Adds it to what is kept of a client.
+    pub(super) fn mark(self, mut info: Vec<u8>) -> Vec<u8> {
+        if !self.is_listed {
+            info.push(UNLISTED);
+        } else if !self.is_told {
+            info.push(UNTOLD);
+        }
+        info
+    }
+
+    /// Reads it from there; who speaks without the protocol is seen wherever one is.
+    pub(in crate::broadcast) fn of(info: &[u8]) -> Self {
+        let mark = info.last().filter(|_| is_of_client(info));
+        Self {
+            is_listed: mark != Some(&UNLISTED),
+            is_told: mark != Some(&UNTOLD),
+        }
+    }
+}
+
 /// What a client is called, with what is said of it: JSON, or empty.
 pub(super) fn describe(client: &str, user: &str, conn_info: &[u8], chan_info: &[u8]) -> Vec<u8> {
     // Its id comes first, which is how it is found again.
@@ -24,10 +59,15 @@ pub(super) fn describe(client: &str, user: &str, conn_info: &[u8], chan_info: &[
         .end()
 }
 
+/// Whether a client of the protocol is described.
+pub(super) fn is_of_client(info: &[u8]) -> bool {
+    info.starts_with(OF_CLIENT)
+}
+
 /// What a subscriber without the protocol says of itself, so that it is not taken for a client: a
 /// space in front of an object changes nothing but that.
 pub(in crate::broadcast) fn of_stranger(mut info: Vec<u8>) -> Vec<u8> {
-    if info.starts_with(OF_CLIENT) {
+    if is_of_client(&info) {
         info.insert(0, b' ');
     }
     info
@@ -36,8 +76,8 @@ pub(in crate::broadcast) fn of_stranger(mut info: Vec<u8>) -> Vec<u8> {
 /// Who is in a channel, as JSON: that of a client of the protocol, or what is known of another
 /// subscriber.
 pub(in crate::broadcast) fn client_info(info: &[u8], id: ConnectionId) -> Cow<'_, [u8]> {
-    if info.starts_with(OF_CLIENT) {
-        return Cow::Borrowed(info);
+    if is_of_client(info) {
+        return Cow::Borrowed(info.trim_ascii_end());
     }
     let said = match info {
         b"" => Cow::Borrowed(info),
@@ -126,6 +166,26 @@ mod tests {
             },
         );
         assert_eq!(&*ClientInfo::of(&told).client, "7.3");
+    }
+
+    #[test]
+    fn where_a_client_is_seen_is_kept_and_not_told() {
+        let id = ConnectionId {
+            key: 7,
+            generation: 3,
+        };
+        for (is_listed, is_told) in [(true, true), (true, false), (false, true)] {
+            let seen = Visibility { is_listed, is_told };
+            let told = describe("c", "42", b"", b"");
+            let info = seen.mark(told.clone());
+            assert_eq!(Visibility::of(&info), seen);
+            assert_eq!(*client_info(&info, id), told);
+        }
+        let everywhere = Visibility {
+            is_listed: true,
+            is_told: true,
+        };
+        assert_eq!(Visibility::of(b"{\"client\" :1} "), everywhere);
     }
 
     #[test]

@@ -42,7 +42,7 @@ use self::codes::{Disconnect, ErrorReply};
 use self::command::{Command, Method};
 use self::dues::Dues;
 use self::effort::Effort;
-pub(super) use self::info::{ClientInfo, client_info, info_record, of_stranger};
+pub(super) use self::info::{ClientInfo, Visibility, client_info, info_record, of_stranger};
 pub use self::options::ClientOptions;
 pub(super) use self::push::{encode, farewell, is_own, publication_record};
 use self::query::{Query, bad_request, headers};
@@ -593,7 +593,10 @@ impl Clients {
 
     /// Somebody has come to a channel or left it.
     pub(super) fn presence(ctx: &mut Context<'_, Place>, rules: &Rules, event: &PresenceEvent) {
-        if !rules.options_of(&event.topic).join_leave {
+        let is_told = Visibility::of(&event.info).is_told;
+        if !is_told
+            || !info::is_of_client(&event.info) && !rules.options_of(&event.topic).join_leave
+        {
             return;
         }
         let beside = beside(&event.topic, Ear::Client);

@@ -7,7 +7,7 @@ use stentor::ConnectionId;
 
 use super::command::Command;
 use super::dues::Tick;
-use super::info;
+use super::info::{self, Visibility};
 use super::record::Codec;
 use crate::broadcast::hooks::{self, Overrides};
 
@@ -140,7 +140,7 @@ impl Client {
         }
     }
 
-    /// What others learn of it.
+    /// What others learn of it, in a channel of which it has this to say.
     pub(super) fn describe(&self, in_channel: &str) -> Vec<u8> {
         let (info, in_channel) = (self.info().as_bytes(), in_channel.as_bytes());
         info::describe(&self.uuid.text(), &self.user, info, in_channel)
@@ -197,6 +197,8 @@ impl Uuid {
 /// The options of a channel as they are for one subscription.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Effective {
+    /// `None` if the client is seen nowhere.
+    pub(super) visibility: Option<Visibility>,
     pub(super) pushes_join_leave: bool,
     pub(super) recovers: bool,
     pub(super) is_positioned: bool,
@@ -204,7 +206,14 @@ pub(super) struct Effective {
 
 impl Effective {
     pub(super) fn of(options: &crate::broadcast::ChannelOptions, overrides: Overrides) -> Self {
+        let is_told = overrides.join_leave.unwrap_or(options.join_leave);
+        let is_seen = overrides.presence.unwrap_or(options.presence) || is_told;
         Self {
+            visibility: is_seen.then_some(Visibility {
+                // Where there is no presence nobody is shown one.
+                is_listed: overrides.presence != Some(false),
+                is_told,
+            }),
             pushes_join_leave: overrides
                 .force_push_join_leave
                 .unwrap_or(options.force_push_join_leave),

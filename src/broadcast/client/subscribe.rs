@@ -1,7 +1,7 @@
 //! Who hears which channel, and what of its past.
 
 use stentor::topic::{self, Query, TopicTable};
-use stentor::{Context, KeptPublication};
+use stentor::{Context, KeptPublication, SubscribeOptions};
 
 use super::codes::{self, ErrorReply};
 use super::command::{Method, Since, SubRefresh, Subscribe};
@@ -295,16 +295,18 @@ impl Clients {
             *count += 1;
         }
         let id = client.id;
-        let info = if options.presence || options.join_leave {
-            client.describe(&grant.info)
-        } else {
-            Vec::new()
+        let info = match effective.visibility {
+            Some(visibility) => visibility.mark(client.describe(&grant.info)),
+            None => Vec::new(),
         };
-        if ctx.subscribe_connection_as(id, channel, &info).is_err() {
+        let how = SubscribeOptions::new()
+            .info(&info)
+            .present(effective.visibility.is_some());
+        if ctx.subscribe_connection_with(id, channel, &how).is_err() {
             return Err(codes::LIMIT_EXCEEDED.into());
         }
         let sees = may_see(rules, channel, options.see_presence, &client.user, true);
-        if options.join_leave && (effective.pushes_join_leave || request.join_leave && sees) {
+        if effective.pushes_join_leave || request.join_leave && sees {
             // Not to hear who comes and goes is no reason to refuse the channel.
             let _ = ctx.subscribe_connection(id, &beside(channel, Ear::Client));
         }

@@ -2,14 +2,14 @@
 
 use std::collections::HashSet;
 
-use stentor::Context;
+use stentor::{Context, Member};
 
 use super::super::Place;
-use super::super::client::{ClientInfo, Codec, Record, client_info, info_record};
+use super::super::client::{ClientInfo, Codec, Record, Visibility, client_info, info_record};
 
 /// The members by their id.
 pub(super) fn presence(ctx: &Context<'_, Place>, codec: Codec, channel: &str) -> Vec<u8> {
-    let members = ctx.presence(channel);
+    let members = listed(ctx, channel);
     let members = members.iter().map(|member| {
         let info = client_info(&member.info, member.id);
         let id = ClientInfo::of(&info).client.into_owned();
@@ -20,7 +20,7 @@ pub(super) fn presence(ctx: &Context<'_, Place>, codec: Codec, channel: &str) ->
 
 /// How many they are, and how many users.
 pub(super) fn stats(ctx: &Context<'_, Place>, codec: Codec, channel: &str) -> Vec<u8> {
-    let members = ctx.presence(channel);
+    let members = listed(ctx, channel);
     let mut users: HashSet<String> = HashSet::new();
     for member in &members {
         let info = client_info(&member.info, member.id);
@@ -30,4 +30,11 @@ pub(super) fn stats(ctx: &Context<'_, Place>, codec: Codec, channel: &str) -> Ve
         .always_number(("num_clients", 1), members.len() as u64)
         .always_number(("num_users", 2), users.len() as u64)
         .end()
+}
+
+/// Some are there, and are not seen.
+fn listed(ctx: &Context<'_, Place>, channel: &str) -> Vec<Member> {
+    let mut members = ctx.presence(channel);
+    members.retain(|member| Visibility::of(&member.info).is_listed);
+    members
 }

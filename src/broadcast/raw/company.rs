@@ -10,6 +10,7 @@ use stentor::{Context, Member, Message, PresenceEvent};
 use super::Place;
 use super::header::line;
 use crate::broadcast::beside::{Ear, beside};
+use crate::broadcast::client::Visibility;
 
 /// The most members that are listed to one that comes: some ten KiB where they say little.
 const MOST_MEMBERS: usize = 1000;
@@ -22,14 +23,16 @@ pub(super) fn tell(
     wants_to_know: impl FnOnce(Place) -> bool,
 ) {
     let beside = beside(&event.topic, Ear::Raw);
-    if ctx.subscriber_count(&beside) > 0 {
+    let is_told = Visibility::of(&event.info).is_listed;
+    if is_told && ctx.subscriber_count(&beside) > 0 {
         let text = describe(event);
         // Its name is a good one.
         let _ = ctx.publish(&beside, Message::text(&text));
     }
     let place = ctx.state_of(event.id).map(|place| *place);
     if event.has_joined && place.is_some_and(wants_to_know) {
-        let members = ctx.presence(&event.topic);
+        let mut members = ctx.presence(&event.topic);
+        members.retain(|member| Visibility::of(&member.info).is_listed);
         let present = present(members.iter().map(Listed::of));
         ctx.send_to(event.id, Message::text(&present));
         if ctx.subscribe_connection(event.id, &beside).is_err() {
