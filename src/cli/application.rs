@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use super::SetupError;
 use super::flags::Flags;
 use super::logged::Logged;
-use super::settings::Settings;
+use super::settings::{Room, Settings};
 
 /// Makes the application, with the keys and the backends that it needs.
 ///
@@ -47,12 +47,12 @@ pub(super) fn of(settings: &Settings) -> Result<Broadcast, SetupError> {
 /// all stays as it is.
 pub(super) fn reload(
     flags: Flags,
-    most_connections: usize,
+    room: Room,
     config: &Config,
 ) -> impl FnMut(&Handle<Logged<Broadcast>>) + Send + use<> {
     let namespaces = namespaces(config);
     move |handle| {
-        let settings = Settings::resolve(&flags, most_connections);
+        let settings = Settings::resolve(&flags, room);
         // Keys are tried here: the loop does not wait for what turns out to be wrong.
         let rules = settings.and_then(|settings| {
             check_namespaces(&namespaces, &settings.config)?;

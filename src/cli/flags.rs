@@ -248,7 +248,7 @@ pub(super) struct LimitFlags {
     #[arg(env = "STENTOR_MAX_INPUT", hide_env = true)]
     pub(super) max_input: Option<usize>,
 
-    /// Bytes waiting for all readers at which those for whom most waits are ended [default: 128MiB]
+    /// Bytes waiting for all readers at which those for whom most waits are ended [default: 256MiB]
     #[arg(long, global = true, value_name = "SIZE", value_parser = size)]
     #[arg(env = "STENTOR_MAX_OUTPUT", hide_env = true)]
     pub(super) max_output: Option<usize>,
@@ -259,7 +259,7 @@ pub(super) struct LimitFlags {
     pub(super) max_history: Option<usize>,
 
     /// Memory for topics, subscriptions and presences, about; above it nobody subscribes
-    /// [default: 96MiB]
+    /// [default: 512MiB]
     #[arg(long, global = true, value_name = "SIZE", value_parser = size)]
     #[arg(env = "STENTOR_MAX_TOPIC_MEMORY", hide_env = true)]
     pub(super) max_topic_memory: Option<usize>,

@@ -15,6 +15,7 @@ mod flags;
 mod keys;
 mod log;
 mod logged;
+mod memory;
 mod namespaces;
 mod open_files;
 mod settings;
@@ -33,7 +34,7 @@ use tracing::{info, warn};
 use self::echo::Echo;
 use self::flags::Flags;
 use self::logged::Logged;
-use self::settings::{Addresses, Mode, Settings};
+use self::settings::{Addresses, Mode, Room, Settings};
 use self::signals::Signals;
 
 /// Reads the command line and the environment.
@@ -59,8 +60,11 @@ pub(crate) fn run(flags: Result<Flags, clap::Error>) -> ExitCode {
 }
 
 fn start(flags: Flags) -> Result<ExitCode, Failure> {
-    let limit = open_files::raise_limit().map_err(Failure::Setup)?;
-    let settings = Settings::resolve(&flags, limit).map_err(Failure::Setup)?;
+    let room = Room {
+        connections: open_files::raise_limit().map_err(Failure::Setup)?,
+        memory: memory::available(),
+    };
+    let settings = Settings::resolve(&flags, room).map_err(Failure::Setup)?;
     // Before the log starts: what is wrong is one line, and nothing else.
     let application = match settings.mode {
         Mode::Serve | Mode::Check => Some(application::of(&settings).map_err(Failure::Setup)?),
@@ -74,7 +78,7 @@ fn start(flags: Flags) -> Result<ExitCode, Failure> {
     let ended = match application {
         Some(application) => {
             let has_file = flags.config.is_some();
-            let reload = application::reload(flags, limit, &settings.config);
+            let reload = application::reload(flags, room, &settings.config);
             serve(settings, application, has_file.then_some(reload))
         }
         None => serve(settings, Echo, None::<fn(&_)>),
@@ -97,8 +101,16 @@ where
     } = settings;
     // Before anybody can connect: who is connected is always closed in order.
     let signals = Signals::catch(reload.is_some()).map_err(Failure::System)?;
+    let limits = config.limits.clone();
     let mut server = Server::bind(config, Logged::new(handler))?;
     announce(&addresses, &server.endpoints());
+    info!(
+        max_input = limits.max_input,
+        max_output = limits.max_output,
+        max_history = limits.max_history,
+        max_topic_memory = limits.max_topic_memory,
+        "caps of memory, in bytes"
+    );
     let ending = signals
         .shut_down(server.handle(), reload)
         .map_err(Failure::System)?;

@@ -13,6 +13,7 @@ use super::SetupError;
 use super::file::{File, Section};
 use super::flags::{Command, Flags, LimitFlags, TimeoutFlags};
 use super::keys::Draft;
+use super::memory;
 use super::namespaces::{self, NamespaceFlag};
 use super::open_files::RESERVED;
 
@@ -99,6 +100,15 @@ impl Addresses {
     }
 }
 
+/// What the machine leaves to the program.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    /// By the limit of open files.
+    pub(super) connections: usize,
+    /// Bytes.
+    pub(super) memory: u64,
+}
+
 /// What the program does.
 #[derive(Debug)]
 pub(super) struct Settings {
@@ -111,18 +121,18 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Decides. `most_connections` is how many the limit of open files lets in.
+    /// Decides, on a machine that leaves us so much.
     ///
     /// # Errors
     ///
     /// All values of the file that cannot be used, a line each; or the first value that cannot be
     /// used, or does not go with another, by its key.
-    pub(super) fn resolve(flags: &Flags, most_connections: usize) -> Result<Self, SetupError> {
+    pub(super) fn resolve(flags: &Flags, room: Room) -> Result<Self, SetupError> {
         let file = flags.config.as_deref().map(File::open).transpose()?;
-        Self::of(flags, &file.unwrap_or_default(), most_connections)
+        Self::of(flags, &file.unwrap_or_default(), room)
     }
 
-    fn of(flags: &Flags, file: &File, most_connections: usize) -> Result<Self, SetupError> {
+    fn of(flags: &Flags, file: &File, room: Room) -> Result<Self, SetupError> {
         let mode = match flags.command {
             None | Some(Command::Serve) => Mode::Serve,
             Some(Command::Check) => Mode::Check,
@@ -131,20 +141,21 @@ impl Settings {
         if mode == Mode::Echo && file.is_some() {
             return Err(SetupError::new("config", "`echo` has none; use its flags"));
         }
-        file.read(|root| Self::decide(mode, flags, root, most_connections))?
+        file.read(|root| Self::decide(mode, flags, root, room))?
     }
 
     fn decide(
         mode: Mode,
         flags: &Flags,
         root: &Section<'_>,
-        most_connections: usize,
+        room: Room,
     ) -> Result<Self, SetupError> {
         let mut draft = Draft {
             config: mode.config(),
             ..Draft::default()
         };
-        draft.config.limits.max_connections = most_connections;
+        draft.config.limits.max_connections = room.connections;
+        memory::fit(&mut draft.config.limits, room.memory);
         draft.read(root);
         set_listen(&mut draft, flags);
         set_limits(&mut draft, &flags.limits);
@@ -167,7 +178,7 @@ impl Settings {
             rules.first_admin = Some(config.listen.len());
             config.listen.append(&mut admin_listen);
         }
-        check(&config, most_connections)?;
+        check(&config, room.connections)?;
         Ok(Self {
             mode,
             addresses: Addresses::new(mode, &rules),
@@ -381,15 +392,38 @@ mod tests {
 
     use super::*;
 
+    const ROOM: Room = Room {
+        connections: 960,
+        memory: u64::MAX,
+    };
+
     fn with_file(text: &str, arguments: &[&str]) -> Result<Settings, SetupError> {
         let arguments = ["stentor"].iter().chain(arguments);
         let flags = Flags::try_parse_from(arguments).unwrap();
-        Settings::of(&flags, &File::new("a.toml", text), 960)
+        Settings::of(&flags, &File::new("a.toml", text), ROOM)
     }
 
     fn resolve(arguments: &[&str]) -> Result<Settings, SetupError> {
         let arguments = ["stentor"].iter().chain(arguments);
-        Settings::resolve(&Flags::try_parse_from(arguments).unwrap(), 960)
+        Settings::resolve(&Flags::try_parse_from(arguments).unwrap(), ROOM)
+    }
+
+    #[test]
+    fn caps_fit_into_the_memory_that_there_is_but_for_those_that_are_said() {
+        let file = "[server]\nmax_output = \"200MiB\"\n";
+        let flags = ["stentor", "--max-history", "1GiB"];
+        let flags = Flags::try_parse_from(flags).unwrap();
+        let room = Room {
+            memory: 512 << 20,
+            ..ROOM
+        };
+        let settings = Settings::of(&flags, &File::new("a.toml", file), room).unwrap();
+        let limits = settings.config.limits;
+        assert_eq!(limits.max_output, 200 << 20);
+        assert_eq!(limits.max_history, 1 << 30);
+        let usual = stentor::Limits::default();
+        assert!(limits.max_input < usual.max_input / 2, "{limits:?}");
+        assert!(limits.max_topic_memory < usual.max_topic_memory / 2);
     }
 
     #[test]
