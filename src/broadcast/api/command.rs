@@ -444,6 +444,7 @@ mod tests {
         for body in [
             r#"{"b64info":"ew=="}"#,
             r#"{"b64info":"/w=="}"#,
+            r#"{"b64info":"Iv8i"}"#,
             r#"{"b64data":"?"}"#,
         ] {
             assert_eq!(subscribe(body).grant(), Err(BAD_REQUEST), "{body}");

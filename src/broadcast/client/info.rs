@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use stentor::ConnectionId;
 
-use super::record::{Codec, Record, is_json, json_of, one_line};
+use super::record::{Codec, Record, is_json};
 
 /// How all that clients of the protocol say of themselves begins; see [`of_stranger`].
 const OF_CLIENT: &[u8] = b"{\"client\":\"";
@@ -48,14 +48,14 @@ impl Visibility {
     }
 }
 
-/// What a client is called, with what is said of it: JSON, or empty.
+/// What a client is called, with what is said of it; a hook of one's own may say anything.
 pub(super) fn describe(client: &str, user: &str, conn_info: &[u8], chan_info: &[u8]) -> Vec<u8> {
     // Its id comes first, which is how it is found again.
     Record::new(Codec::Json)
         .always_text(("client", 2), client)
         .always_text(("user", 1), user)
-        .json(("conn_info", 3), conn_info)
-        .json(("chan_info", 4), chan_info)
+        .data(("conn_info", 3), conn_info)
+        .data(("chan_info", 4), chan_info)
         .end()
 }
 
@@ -79,14 +79,14 @@ pub(in crate::broadcast) fn client_info(info: &[u8], id: ConnectionId) -> Cow<'_
     if is_of_client(info) {
         return Cow::Borrowed(info.trim_ascii_end());
     }
-    let said = match info {
-        b"" => Cow::Borrowed(info),
-        _ if is_json(info) => one_line(info.trim_ascii()),
-        _ => json_of(String::from_utf8_lossy(info).as_bytes())
-            .into_owned()
-            .into(),
+    let said = String::from_utf8_lossy(info);
+    // JSON without what is around it.
+    let said = if is_json(info) {
+        said.trim_ascii()
+    } else {
+        &said
     };
-    Cow::Owned(describe(&id.to_string(), "", &said, b""))
+    Cow::Owned(describe(&id.to_string(), "", said.as_bytes(), b""))
 }
 
 /// Who somebody is, read from what is kept.

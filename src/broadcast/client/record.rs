@@ -275,7 +275,8 @@ pub(super) fn in_base64(bytes: &[u8]) -> Vec<u8> {
 }
 
 pub(in crate::broadcast) fn is_json(text: &[u8]) -> bool {
-    serde_json::from_slice::<IgnoredAny>(text).is_ok()
+    // In bytes, strings that are ignored could be no UTF-8.
+    str::from_utf8(text).is_ok_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok())
 }
 
 /// JSON in one line: a line's end is only whitespace in it, and ends a message of the protocol.
@@ -400,6 +401,7 @@ mod tests {
             (&b"[1,\n2]"[..], &b"[1,2]"[..]),
             (b"no \"json\"\n", br#""no \"json\"\n""#),
             (b"\xff\x00", b"\"/wA=\""),
+            (b"\"\xff\"", b"\"Iv8i\""),
         ] {
             assert_eq!(&*json_of(data), expected);
         }
