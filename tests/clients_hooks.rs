@@ -4,13 +4,14 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
-use stentor::broadcast::ChannelOptions;
 use stentor::broadcast::hooks::{
     self, Answer, Ask, ConnectRequest, Connected, Hooks, Later, PublishRequest, RefreshRequest,
     Refreshed, Refusal, Returned, RpcRequest, SubscribeRequest, Subscribed,
 };
+use stentor::broadcast::{Broadcast, ChannelOptions};
+use stentor::topic::Namespaces;
 
-use crate::clients::{End, Peer, Served, end, peopled, rules, serve_with};
+use crate::clients::{End, Peer, Served, end, kept, peopled, rules, serve_with};
 use crate::support::PATIENCE;
 
 /// Answers what the names of methods, channels and tokens say; what it puts off, the test answers.
@@ -136,6 +137,23 @@ impl Hooks for Program {
                 ..Subscribed::default()
             })
             .into(),
+            "p:named" => Ok(Subscribed {
+                info: "Ann, \"A\"".into(),
+                ..Subscribed::default()
+            })
+            .into(),
+            channel if channel.starts_with("pushed ") => {
+                let overrides = hooks::Overrides {
+                    join_leave: Some(true),
+                    force_push_join_leave: Some(true),
+                    ..hooks::Overrides::default()
+                };
+                Ok(Subscribed {
+                    overrides,
+                    ..Subscribed::default()
+                })
+                .into()
+            }
             // The client says itself how it is to be seen.
             channel if channel.ends_with(":seen") => {
                 let wish: Value = serde_json::from_slice(request.data).unwrap_or_default();
@@ -330,6 +348,46 @@ fn program_answers_at_once() {
     let publication = &push["push"]["pub"];
     assert_eq!(publication["data"], "instead");
     assert_eq!(publication["info"]["chan_info"], json!([1]));
+}
+
+/// Otherwise it takes the place of half the channels that a client may have, and what is told of who
+/// comes is kept, conflated or dropped like what is published.
+#[test]
+fn program_may_show_who_comes_where_no_channel_does() {
+    let (program, _put_off) = program();
+    let mut rules = rules(&[]);
+    rules.channels = Namespaces::new(kept());
+    let server = serve_with(rules, program, |_| ());
+    let mut peer = server.connect();
+    for number in 1..=128 {
+        let channel = format!("pushed {number}");
+        peer.subscribe(&channel);
+        assert_eq!(peer.hear()["push"]["channel"], channel);
+    }
+    let (tell, told) = mpsc::channel();
+    let tell = move |_: &mut Broadcast, ctx: &mut stentor::Context<'_, _>| {
+        tell.send(ctx.gauges().kept_publications).unwrap();
+    };
+    server.handle.run(tell).unwrap();
+    assert_eq!(next(&told), 0);
+}
+
+/// No program of one's own, and no backend, ends the server by what it says.
+#[test]
+fn what_the_program_says_of_a_client_becomes_json() {
+    let (program, put_off) = program();
+    let server = serve_with(rules(&[("p", peopled())]), program, |_| ());
+    let (mut peer, _) = connect(&server, "now");
+    peer.say(r#"{"id":2,"rpc":{"method":"later"}}"#);
+    let data = b"\"\xff\"".to_vec();
+    next(&put_off.rpcs).answer(Ok(Returned { data }));
+    assert_eq!(peer.hear(), json!({"id": 2, "rpc": {"data": "Iv8i"}}));
+    peer.subscribe("p:named");
+    let join = peer.hear();
+    assert_eq!(join["push"]["join"]["info"]["chan_info"], "Ann, \"A\"");
+    let members = peer.result("presence", &json!({"channel": "p:named"}));
+    let mut members = members["presence"].as_object().unwrap().values();
+    assert_eq!(members.next().unwrap()["chan_info"], "Ann, \"A\"");
 }
 
 #[test]

@@ -115,20 +115,16 @@ impl Rules {
     ///
     /// Never: the namespaces were inserted once already.
     pub fn configure(&self, config: &mut Config) {
-        if self.channels.iter().any(|(_, options)| options.join_leave) {
-            // Beside each channel of a client, on a topic of its own, it is told who comes and goes.
-            let most_topics = self.client.channel_limit.saturating_mul(2);
-            let limit = &mut config.limits.max_topics_per_connection;
-            *limit = most_topics.max(*limit);
-        }
+        // Beside each channel of a client, on a topic of its own, it is told who comes and goes: where
+        // the options say so, or a client, a token or a hook.
+        let most_topics = self.client.channel_limit.saturating_mul(2);
+        let limit = &mut config.limits.max_topics_per_connection;
+        *limit = most_topics.max(*limit);
         let default = self.channels.get(NamespaceId::DEFAULT);
         config.topics = Namespaces::new(default.topic_options());
         let (pattern, own) = own_topics();
-        let mut all = self.channels.iter();
-        if all.any(|(_, options)| options.topic_options().presence) {
-            let inserted = config.topics.insert(pattern, own);
-            inserted.expect("it is the first, and a good one");
-        }
+        let inserted = config.topics.insert(pattern, own);
+        inserted.expect("it is the first, and a good one");
         if self.console.enabled {
             let (pattern, own) = console::own_topics();
             let inserted = config.topics.insert(pattern, own);
