@@ -7,16 +7,17 @@
 //! that group instead. Messages are larger than the program's default, so that few connections are
 //! enough: its caps count bytes, whatever they are bytes of.
 
+use std::collections::HashSet;
 use std::env;
 use std::net::SocketAddr;
 use std::process::Command;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock, Mutex};
 use std::thread;
 
 use stentor::{Cause, TopicOptions};
 
 use crate::process::{Process, http};
-use crate::support::{App, BINARY, CONTINUATION, Client, Ctx, FIN, TEXT, serve};
+use crate::support::{App, BINARY, CONTINUATION, Client, Ctx, FIN, TEXT, masked, serve};
 
 /// The largest message.
 const LARGEST: usize = 16 << 20;
@@ -239,6 +240,39 @@ fn cat_148_publications_wait_outside_while_a_walk_is_under_way() {
     server.wait_until("all have published", move |_, ctx| {
         ctx.stats().published == all
     });
+}
+
+/// Who was served first would be first again each time that a walk ends.
+#[test]
+fn cat_148_publishers_take_turns_with_those_who_were_not_read() {
+    const PUBLISHERS: usize = 32;
+    const LARGE: usize = 1 << 20;
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&order);
+    let app = App::default().on_open(|ctx| {
+        ctx.subscribe("news").unwrap();
+    });
+    let app = app.on_message(move |ctx: &mut Ctx<'_>, _| {
+        heard.lock().unwrap().push(ctx.id());
+        ctx.publish("news", &vec![0; LARGE]);
+    });
+    let server = serve(app, |config| {
+        config.limits.walk_sends = 1;
+        config.limits.outbox_soft = usize::MAX;
+        config.limits.outbox_hard = usize::MAX;
+    });
+    let mut publishers: Vec<Client> = (0..PUBLISHERS).map(|_| server.connect()).collect();
+    let standing = server.stand_still();
+    for publisher in &mut publishers {
+        publisher.send(&[masked(TEXT, b"go"), masked(TEXT, b"on")].concat());
+    }
+    drop(standing);
+    server.wait_until("all have published", |_, ctx| {
+        ctx.stats().published == 2 * PUBLISHERS as u64
+    });
+    let order = order.lock().unwrap();
+    let first: HashSet<_> = order[..PUBLISHERS].iter().collect();
+    assert_eq!(first.len(), PUBLISHERS, "{order:?}");
 }
 
 #[test]

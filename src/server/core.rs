@@ -100,6 +100,8 @@ pub(crate) struct Core<S> {
     pub(super) express: Vec<TopicId>,
     /// Publishers that wait until a walk is over.
     pub(super) throttled: Vec<ConnectionId>,
+    /// Those who wait as well, and have not been read: they go first.
+    pub(super) unread: Vec<ConnectionId>,
     /// By key, the listener that accepted the connection: a byte here is eight in the slab entry.
     endpoints: Vec<u8>,
     /// Where connections come from, if `max_connections_per_ip` limits that.
@@ -239,6 +241,7 @@ impl<S> Core<S> {
             lossy: Vec::new(),
             express: Vec::new(),
             throttled: Vec::new(),
+            unread: Vec::new(),
             endpoints: Vec::new(),
             addresses: Addresses::default(),
             forms: Vec::new(),

@@ -1,6 +1,7 @@
 //! Topics as the loop keeps them: who subscribes, what is published, what is remembered of it.
 
 use std::hash::BuildHasher;
+use std::mem;
 use std::time::{Duration, SystemTime};
 
 use super::config::{SlowPolicy, TopicOptions};
@@ -226,7 +227,7 @@ impl<S> Core<S> {
 
     /// Adds a message to the batch of the turn; answers to how many subscriptions it goes.
     fn hand_out(&mut self, draft: &Draft<'_>, known: Option<TopicId>, by: Option<usize>) -> usize {
-        let mut targets = std::mem::take(&mut self.targets);
+        let mut targets = mem::take(&mut self.targets);
         targets.clear();
         if let Some(topic) = known {
             self.topics.count_published(topic);
@@ -282,8 +283,10 @@ impl<S> Core<S> {
         if self.batch.weight() < FULL_BATCH {
             return;
         }
-        if let Some(key) = by {
-            self.hold(key);
+        if let Some(key) = by
+            && self.hold(key)
+        {
+            self.throttled.push(self.peers[key].id(key));
         }
     }
 
@@ -299,18 +302,18 @@ impl<S> Core<S> {
 
     /// Reads a connection that may publish only when the batch is on its way.
     pub(crate) fn hold_unread(&mut self, key: usize) {
-        if let State::Connecting | State::Open = self.peers[key].protocol.state() {
-            self.hold(key);
+        if let State::Connecting | State::Open = self.peers[key].protocol.state()
+            && self.hold(key)
+        {
+            self.unread.push(self.peers[key].id(key));
         }
     }
 
-    /// A publisher waits until the batch is on its way.
-    fn hold(&mut self, key: usize) {
-        let work = self.work(key);
-        if !std::mem::replace(&mut work.is_throttled, true) {
-            self.throttled.push(self.peers[key].id(key));
-            self.stats.throttled += 1;
-        }
+    /// A connection waits until the batch is on its way; answers whether it did not before.
+    fn hold(&mut self, key: usize) -> bool {
+        let was_held = mem::replace(&mut self.work(key).is_throttled, true);
+        self.stats.throttled += u64::from(!was_held);
+        !was_held
     }
 
     /// Whether other threads have to wait with publishing.
@@ -319,7 +322,9 @@ impl<S> Core<S> {
     }
 
     pub(super) fn release_throttled(&mut self) {
-        for id in std::mem::take(&mut self.throttled) {
+        let mut waiting = mem::take(&mut self.unread);
+        waiting.append(&mut self.throttled);
+        for id in waiting {
             if let Some(key) = self.key(id)
                 && let Some(work) = &mut self.peers[key].work
             {
