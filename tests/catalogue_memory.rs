@@ -13,11 +13,14 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use stentor::{Cause, TopicOptions};
 
 use crate::process::{Process, http};
-use crate::support::{App, BINARY, CONTINUATION, Client, Ctx, FIN, TEXT, masked, serve};
+use crate::support::{
+    App, BINARY, CONTINUATION, Client, Ctx, FIN, TEXT, masked, serve, upgrade_request,
+};
 
 /// The largest message.
 const LARGEST: usize = 16 << 20;
@@ -273,6 +276,64 @@ fn cat_148_publishers_take_turns_with_those_who_were_not_read() {
     let order = order.lock().unwrap();
     let first: HashSet<_> = order[..PUBLISHERS].iter().collect();
     assert_eq!(first.len(), PUBLISHERS, "{order:?}");
+}
+
+/// A request that waits because of others is not late.
+#[test]
+fn cat_148_who_is_not_read_while_a_walk_is_under_way_has_its_time_afterwards() {
+    const LARGE: usize = 6 << 20;
+    let app = App::default().on_open(|ctx| {
+        ctx.subscribe("news").unwrap();
+    });
+    let app = app.on_message(|ctx: &mut Ctx<'_>, seconds| {
+        ctx.publish("news", &vec![0; LARGE]);
+        thread::sleep(Duration::from_secs(seconds.parse().unwrap()));
+    });
+    let server = serve(app, |config| {
+        config.limits.walk_sends = 1;
+        config.limits.outbox_soft = usize::MAX;
+        config.limits.outbox_hard = usize::MAX;
+        config.timeouts.handshake = Duration::from_secs(1);
+    });
+    let mut peers: Vec<Client> = (0..8).map(|_| server.connect()).collect();
+    let standing = server.stand_still();
+    let mut late = Client::raw(server.address);
+    // The second batch waits for a walk that takes a turn for each of those who hear it.
+    peers[0].frame(TEXT, b"0");
+    peers[1].frame(TEXT, b"2");
+    late.send(upgrade_request("/").as_bytes());
+    drop(standing);
+    assert!(late.head().starts_with("HTTP/1.1 101 "));
+}
+
+/// Who was shed and neither reads nor goes is not kept for long.
+#[test]
+fn cat_148_who_is_shed_and_stays_is_ended() {
+    let server = serve(App::default(), |config| {
+        config.limits.max_input = 60_000;
+        config.timeouts.close = Duration::from_secs(1);
+    });
+    let body = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 60000\r\n\r\n";
+    let mut peers: Vec<Client> = (0..8)
+        .map(|number| match number % 2 {
+            0 => server.connect(),
+            _ => Client::raw(server.address),
+        })
+        .collect();
+    for (number, peer) in peers.iter_mut().enumerate() {
+        match number % 2 {
+            0 => peer.send(&header(BINARY, 70_000)),
+            _ => peer.send(body.as_bytes()),
+        }
+        peer.send_until_refused(&BYTES[..50_000]);
+    }
+    server.wait_until("those that were shed have gone", |_, ctx| {
+        let (gauges, shed) = (ctx.gauges(), ctx.stats().evicted_input);
+        shed >= 6 && gauges.connections as u64 == 8 - shed
+    });
+    drop(peers);
+    server.wait_until("all have gone", |_, ctx| ctx.gauges().connections == 0);
+    assert_eq!(server.ask(|_, ctx| ctx.gauges().input_memory), 0);
 }
 
 #[test]

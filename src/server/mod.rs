@@ -531,8 +531,9 @@ impl<H: Handler> Server<H> {
         let due = match (peer.stage, peer.protocol.state()) {
             (Stage::Gone, _) => return,
             (Stage::Streaming, _) => return self.look_at_stream(key),
-            // The response to a plain request is watched by the write timeout.
-            (Stage::Active, State::Connecting) if stalled.is_some() => Tick::MAX,
+            // The response to a plain request is watched by the write timeout; and while a walk is
+            // awaited nobody looks whether a request is there.
+            (Stage::Active, State::Connecting) if core.is_paused(key) => Tick::MAX,
             (Stage::Active, State::Connecting) => {
                 peer.since.saturating_add(core.timeouts.handshake)
             }

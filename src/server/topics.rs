@@ -330,6 +330,9 @@ impl<S> Core<S> {
             {
                 work.is_throttled = false;
                 self.read_later(key);
+                if self.peers[key].protocol.state() == State::Connecting {
+                    self.begin_stage(key, self.timeouts.handshake);
+                }
             }
         }
     }

@@ -865,6 +865,11 @@ mod tests {
             table.subscription_count(),
             model.0.values().map(BTreeSet::len).sum::<usize>()
         );
+        let costs = model.0.iter().map(|(name, subscribers)| {
+            let topic = name.len() + TopicTable::TOPIC_COST;
+            topic + subscribers.len() * (name.len() + TopicTable::SUBSCRIPTION_COST)
+        });
+        assert_eq!(table.memory(), costs.sum::<usize>());
         for (name, subscribers) in &model.0 {
             let id = table.id(name).expect("the topic exists");
             assert_eq!(table.name(id), name);
