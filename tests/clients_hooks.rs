@@ -8,7 +8,7 @@ use stentor::broadcast::hooks::{
     self, Answer, Ask, ConnectRequest, Connected, Hooks, Later, PublishRequest, RefreshRequest,
     Refreshed, Refusal, Returned, RpcRequest, SubscribeRequest, Subscribed,
 };
-use stentor::broadcast::{Broadcast, ChannelOptions};
+use stentor::broadcast::{Access, Broadcast, ChannelOptions, Who};
 use stentor::topic::Namespaces;
 
 use crate::clients::{End, Peer, Served, end, kept, peopled, rules, serve_with};
@@ -323,6 +323,35 @@ fn program_says_where_a_subscription_is_seen() {
             }
         }
     }
+}
+
+#[test]
+fn console_shows_nobody_who_is_not_in_the_presence() {
+    let open = ChannelOptions {
+        access: Access {
+            publish: Who::Nobody,
+            subscribe: Who::Anyone,
+        },
+        ..peopled()
+    };
+    let mut rules = rules(&[("o", open)]);
+    rules.console.enabled = true;
+    rules.overview = Who::Anyone;
+    let (program, _put_off) = program();
+    let server = serve_with(rules, program, |_| ());
+    let mut watcher = server.open_at("/console/feed");
+    let _peers = [false, true].map(|presence| {
+        let mut peer = server.connect();
+        let wish = json!({"presence": presence, "join_leave": true});
+        peer.result("subscribe", &json!({"channel": "o:seen", "data": wish}));
+        peer
+    });
+    watcher.say(r#"{"presence":"o:seen"}"#);
+    let shown = std::iter::repeat_with(|| watcher.hear())
+        .find(|told| told["presence"].is_object())
+        .unwrap();
+    assert_eq!(shown["presence"]["total"], 1);
+    assert_eq!(shown["presence"]["members"].as_array().unwrap().len(), 1);
 }
 
 #[test]

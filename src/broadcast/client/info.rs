@@ -6,9 +6,10 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use stentor::ConnectionId;
+use stentor::{ConnectionId, Context, Member};
 
 use super::record::{Codec, Record, is_json};
+use crate::broadcast::Place;
 
 /// How all that clients of the protocol say of themselves begins; see [`of_stranger`].
 const OF_CLIENT: &[u8] = b"{\"client\":\"";
@@ -46,6 +47,13 @@ impl Visibility {
             is_told: mark != Some(&UNTOLD),
         }
     }
+}
+
+/// Who is seen in the presence of a channel: some are there, and are not.
+pub(in crate::broadcast) fn listed(ctx: &Context<'_, Place>, channel: &str) -> Vec<Member> {
+    let mut members = ctx.presence(channel);
+    members.retain(|member| Visibility::of(&member.info).is_listed);
+    members
 }
 
 /// What a client is called, with what is said of it; a hook of one's own may say anything.

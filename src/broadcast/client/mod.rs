@@ -42,7 +42,9 @@ use self::codes::{Disconnect, ErrorReply};
 use self::command::{Command, Method};
 use self::dues::Dues;
 use self::effort::Effort;
-pub(super) use self::info::{ClientInfo, Visibility, client_info, info_record, of_stranger};
+pub(super) use self::info::{
+    ClientInfo, Visibility, client_info, info_record, listed, of_stranger,
+};
 pub use self::options::ClientOptions;
 pub(super) use self::push::{encode, farewell, is_own, publication_record};
 use self::query::{Query, bad_request, headers};

@@ -9,6 +9,7 @@ use stentor::topic::{HistoryError, Query};
 use stentor::{Context, KeptPublication, MessageKind};
 
 use super::super::Place;
+use super::super::client::listed;
 use super::super::raw::{Listed, line};
 
 /// How many members are listed: as many as somebody reads.
@@ -62,7 +63,7 @@ enum What<'a> {
 /// Who is in a topic.
 pub(super) fn presence(ctx: &Context<'_, Place>, topic: &str) -> String {
     let kept = ctx.options_of(topic).presence;
-    let members = ctx.presence(topic);
+    let members = listed(ctx, topic);
     let total = if kept {
         members.len()
     } else {

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-use stentor::{Context, Member};
+use stentor::Context;
 
 use super::super::Place;
-use super::super::client::{ClientInfo, Codec, Record, Visibility, client_info, info_record};
+use super::super::client::{ClientInfo, Codec, Record, client_info, info_record, listed};
 
 /// The members by their id.
 pub(super) fn presence(ctx: &Context<'_, Place>, codec: Codec, channel: &str) -> Vec<u8> {
@@ -30,11 +30,4 @@ pub(super) fn stats(ctx: &Context<'_, Place>, codec: Codec, channel: &str) -> Ve
         .always_number(("num_clients", 1), members.len() as u64)
         .always_number(("num_users", 2), users.len() as u64)
         .end()
-}
-
-/// Some are there, and are not seen.
-fn listed(ctx: &Context<'_, Place>, channel: &str) -> Vec<Member> {
-    let mut members = ctx.presence(channel);
-    members.retain(|member| Visibility::of(&member.info).is_listed);
-    members
 }

@@ -10,7 +10,7 @@ use stentor::{Context, Member, Message, PresenceEvent};
 use super::Place;
 use super::header::line;
 use crate::broadcast::beside::{Ear, beside};
-use crate::broadcast::client::Visibility;
+use crate::broadcast::client::{Visibility, listed};
 
 /// The most members that are listed to one that comes: some ten KiB where they say little.
 const MOST_MEMBERS: usize = 1000;
@@ -31,8 +31,7 @@ pub(super) fn tell(
     }
     let place = ctx.state_of(event.id).map(|place| *place);
     if event.has_joined && place.is_some_and(wants_to_know) {
-        let mut members = ctx.presence(&event.topic);
-        members.retain(|member| Visibility::of(&member.info).is_listed);
+        let members = listed(ctx, &event.topic);
         let present = present(members.iter().map(Listed::of));
         ctx.send_to(event.id, Message::text(&present));
         if ctx.subscribe_connection(event.id, &beside).is_err() {
