@@ -15,6 +15,8 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
 use stentor::{Cause, TopicOptions};
 
 use crate::process::{Process, http};
@@ -214,21 +216,29 @@ fn cat_148_who_is_shed_is_told_and_one_message_alone_always_fits() {
     assert_eq!(ended, (Cause::InputCap, 1));
 }
 
+/// All hear what is published.
+fn subscribers() -> App {
+    App::default().on_open(|ctx| {
+        ctx.subscribe("news").unwrap();
+    })
+}
+
+/// One of them has it in each turn, and nobody has to read it.
+fn walk_slowly(config: &mut stentor::Config) {
+    config.limits.walk_sends = 1;
+    config.limits.outbox_soft = usize::MAX;
+    config.limits.outbox_hard = usize::MAX;
+}
+
 #[test]
 fn cat_148_publications_wait_outside_while_a_walk_is_under_way() {
     const PUBLISHERS: usize = 64;
     const LARGE: usize = 1 << 20;
-    let app = App::default().on_open(|ctx| {
-        ctx.subscribe("news").unwrap();
-    });
+    let app = subscribers();
     let app = app.on_message(|ctx: &mut Ctx<'_>, _| {
         ctx.publish("news", &vec![0; LARGE]);
     });
-    let server = serve(app, |config| {
-        config.limits.walk_sends = 1;
-        config.limits.outbox_soft = usize::MAX;
-        config.limits.outbox_hard = usize::MAX;
-    });
+    let server = serve(app, walk_slowly);
     let mut publishers: Vec<Client> = (0..PUBLISHERS).map(|_| server.connect()).collect();
     let standing = server.stand_still();
     for publisher in &mut publishers {
@@ -252,18 +262,12 @@ fn cat_148_publishers_take_turns_with_those_who_were_not_read() {
     const LARGE: usize = 1 << 20;
     let order = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&order);
-    let app = App::default().on_open(|ctx| {
-        ctx.subscribe("news").unwrap();
-    });
+    let app = subscribers();
     let app = app.on_message(move |ctx: &mut Ctx<'_>, _| {
         heard.lock().unwrap().push(ctx.id());
         ctx.publish("news", &vec![0; LARGE]);
     });
-    let server = serve(app, |config| {
-        config.limits.walk_sends = 1;
-        config.limits.outbox_soft = usize::MAX;
-        config.limits.outbox_hard = usize::MAX;
-    });
+    let server = serve(app, walk_slowly);
     let mut publishers: Vec<Client> = (0..PUBLISHERS).map(|_| server.connect()).collect();
     let standing = server.stand_still();
     for publisher in &mut publishers {
@@ -282,17 +286,13 @@ fn cat_148_publishers_take_turns_with_those_who_were_not_read() {
 #[test]
 fn cat_148_who_is_not_read_while_a_walk_is_under_way_has_its_time_afterwards() {
     const LARGE: usize = 6 << 20;
-    let app = App::default().on_open(|ctx| {
-        ctx.subscribe("news").unwrap();
-    });
+    let app = subscribers();
     let app = app.on_message(|ctx: &mut Ctx<'_>, seconds| {
         ctx.publish("news", &vec![0; LARGE]);
         thread::sleep(Duration::from_secs(seconds.parse().unwrap()));
     });
     let server = serve(app, |config| {
-        config.limits.walk_sends = 1;
-        config.limits.outbox_soft = usize::MAX;
-        config.limits.outbox_hard = usize::MAX;
+        walk_slowly(config);
         config.timeouts.handshake = Duration::from_secs(1);
     });
     let mut peers: Vec<Client> = (0..8).map(|_| server.connect()).collect();
@@ -334,6 +334,77 @@ fn cat_148_who_is_shed_and_stays_is_ended() {
     drop(peers);
     server.wait_until("all have gone", |_, ctx| ctx.gauges().connections == 0);
     assert_eq!(server.ask(|_, ctx| ctx.gauges().input_memory), 0);
+}
+
+/// What a peer does that holds memory, or gives it back.
+#[derive(Clone, Debug)]
+enum Act {
+    /// A new connection, which has upgraded or not.
+    Come(bool),
+    /// The next bytes of a message or a body, or of nothing known.
+    Say(usize, Vec<u8>),
+    Go(usize, bool),
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let long = (1_usize..90_000).prop_map(|len| BYTES[..len].to_vec());
+    let said = prop_oneof![
+        Just(header(BINARY, 70_000)),
+        Just(header(BINARY - FIN, 70_000)),
+        Just(header(CONTINUATION, 70_000)),
+        Just(masked(TEXT, b"whole")),
+        Just(post("x").into_bytes()),
+        Just(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n".to_vec()),
+        Just(upgrade_request("/").into_bytes()),
+        long.clone(),
+        long,
+        prop::collection::vec(any::<u8>(), 1..50),
+    ];
+    let act = prop_oneof![
+        3 => any::<bool>().prop_map(Act::Come),
+        6 => (0_usize..4, said).prop_map(|(who, bytes)| Act::Say(who, bytes)),
+        1 => (0_usize..4, any::<bool>()).prop_map(|(who, resets)| Act::Go(who, resets)),
+    ];
+    prop::collection::vec(act, 1..60)
+}
+
+/// A count that drifts would shed all, or nobody, some day; below zero it ends a server that checks.
+#[test]
+fn cat_148_memory_of_input_is_free_again_whatever_peers_do() {
+    let server = serve(App::default(), |config| {
+        config.limits.max_input = 5_000;
+        config.protocol.http.max_body_size = LARGEST;
+    });
+    let config = Config::with_cases(100);
+    let outcome = TestRunner::new(config).run(&acts(), |acts| {
+        let mut peers = Vec::new();
+        for act in acts {
+            match act {
+                Act::Come(true) => peers.push(server.connect()),
+                Act::Come(false) => peers.push(Client::raw(server.address)),
+                Act::Say(who, bytes) => {
+                    if let Some(peer) = peers.get_mut(who) {
+                        peer.send_until_refused(&bytes);
+                    }
+                }
+                Act::Go(who, resets) if who < peers.len() => {
+                    let peer = peers.swap_remove(who);
+                    if resets {
+                        peer.reset();
+                    }
+                }
+                Act::Go(..) => {}
+            }
+        }
+        drop(peers);
+        server.wait_until("all have gone", |_, ctx| ctx.gauges().connections == 0);
+        let memory = server.ask(|_, ctx| ctx.gauges().input_memory);
+        prop_assert_eq!(memory, 0);
+        Ok(())
+    });
+    outcome.unwrap();
+    let shed = server.ask(|_, ctx| ctx.stats().evicted_input);
+    assert!(shed > 0);
 }
 
 #[test]
