@@ -297,13 +297,16 @@ fn cat_148_who_is_not_read_while_a_walk_is_under_way_has_its_time_afterwards() {
     });
     let mut peers: Vec<Client> = (0..8).map(|_| server.connect()).collect();
     let standing = server.stand_still();
-    let mut late = Client::raw(server.address);
+    let [mut late, mut half] = [(); 2].map(|()| Client::raw(server.address));
+    let request = upgrade_request("/");
     // The second batch waits for a walk that takes a turn for each of those who hear it.
     peers[0].frame(TEXT, b"0");
     peers[1].frame(TEXT, b"2");
-    late.send(upgrade_request("/").as_bytes());
+    late.send(request.as_bytes());
+    half.send(&request.as_bytes()[..20]);
     drop(standing);
     assert!(late.head().starts_with("HTTP/1.1 101 "));
+    assert!(half.head().starts_with("HTTP/1.1 408 "));
 }
 
 /// Who was shed and neither reads nor goes is not kept for long.
