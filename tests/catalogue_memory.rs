@@ -399,7 +399,7 @@ fn cat_148_memory_of_input_is_free_again_whatever_peers_do() {
                 Act::Go(..) => {}
             }
         }
-        drop(peers);
+        peers.into_iter().for_each(Client::reset);
         server.wait_until("all have gone", |_, ctx| ctx.gauges().connections == 0);
         let memory = server.ask(|_, ctx| ctx.gauges().input_memory);
         prop_assert_eq!(memory, 0);
