@@ -685,12 +685,11 @@ impl<S> Core<S> {
     }
 
     /// Counts anew what a connection keeps of what is incomplete.
-    #[inline]
     pub(crate) fn weigh_input(&mut self, key: usize) {
         let peer = &self.peers[key];
         let body = peer.protocol.body_memory();
         if peer.work.is_none() && body == 0 {
-            return; // The common case: everything was complete.
+            return;
         }
         let work = self.work(key);
         let ring = work.ring.as_ref().map_or(0, Ring::capacity);

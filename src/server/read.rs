@@ -112,8 +112,9 @@ impl Reader {
         } else if self.assembly.capacity() > Assembly::KEPT {
             self.assembly = Assembly::new();
         }
-        core.weigh_input(key);
-        if core.peers[key].work.is_some() {
+        let peer = &core.peers[key];
+        if peer.work.is_some() || peer.protocol.body_memory() > 0 {
+            core.weigh_input(key);
             core.release_idle_work(key);
         }
     }

@@ -294,10 +294,11 @@ impl<S> Core<S> {
     /// published, or those who are held keep much of what they have sent.
     #[inline]
     pub(crate) fn is_swamped(&self) -> bool {
+        if self.walk.is_over() {
+            return false;
+        }
         let weight = self.batch.weight();
-        let is_much = weight >= SWAMPED
-            || weight >= FULL_BATCH && self.input_memory > self.limits.max_input / 2;
-        is_much && !self.walk.is_over()
+        weight >= SWAMPED || weight >= FULL_BATCH && self.input_memory > self.limits.max_input / 2
     }
 
     /// Reads a connection that may publish only when the batch is on its way.

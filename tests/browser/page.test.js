@@ -180,7 +180,9 @@ test("it fits a phone, light and dark, and the keyboard is enough", async () => 
     const phone = await browser.newContext({ viewport: { width: 360, height: 640 }, colorScheme, hasTouch: true });
     const page = await open(phone, `${server.http}/t/phone-${colorScheme}`);
     await connected(page);
-    await page.keyboard.type("typed without a click"); // The field has the focus.
+    // The field gets the focus by itself, as soon as the browser comes to it.
+    await page.locator("#text:focus").waitFor();
+    await page.keyboard.type("typed without a click");
     await page.keyboard.press("Enter");
     await message(page, "typed without a click").waitFor();
     await publish(page, "a-very-long-word-".repeat(20));
