@@ -444,7 +444,11 @@ mod tests {
     fn the_help_tells_the_defaults() {
         let config = |arguments: &[&str]| {
             let settings = resolve(arguments).unwrap();
-            format!("{:?} {:?}", settings.config, settings.rules)
+            let text = format!("{:#?} {:#?}", settings.config, settings.rules);
+            let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+            // A map has its entries in any order.
+            lines.sort();
+            lines
         };
         for argument in Flags::command().get_arguments() {
             let help = argument.get_help().map(ToString::to_string);
@@ -537,17 +541,11 @@ mod tests {
 
     #[test]
     fn who_comes_and_goes_is_told_by_rules_of_its_own() {
-        for (arguments, slow) in [
-            (&["--slow=latest"][..], SlowPolicy::Latest),
-            (&["--slow=latest", "--presence=yes"], SlowPolicy::Disconnect),
-            (
-                &["--slow=latest", "--namespace=a.*: presence=yes"],
-                SlowPolicy::Disconnect,
-            ),
-        ] {
-            let topics = resolve(arguments).unwrap().config.topics;
+        for presence in ["--presence=no", "--presence=yes"] {
+            let arguments = ["--slow=latest", presence];
+            let topics = resolve(&arguments).unwrap().config.topics;
             let own = topics.get(topics.id_of("@presence.x"));
-            assert_eq!(own.slow, slow, "{arguments:?}");
+            assert_eq!(own.slow, SlowPolicy::Disconnect, "{presence}");
             assert!(!own.presence);
         }
     }
