@@ -44,7 +44,8 @@ pub(super) struct Broadcast {
         conflicts_with = "unchecked"
     )]
     bystanders: usize,
-    /// Messages that each bystander sends in a second, whatever happens; latency counts from when each should have left
+    /// Messages that each bystander sends in a second, whatever happens; latency counts from when each left, and how much
+    /// later that was than it should have been is told beside it
     #[arg(long, value_name = "PER_SECOND", default_value_t = PER_SECOND, value_parser = super::rate, requires = "bystanders")]
     bystander_rate: f64,
     /// All members publish, each its next batch when it has those of all

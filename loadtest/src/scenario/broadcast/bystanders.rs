@@ -2,7 +2,8 @@
 //! broadcast costs them.
 //!
 //! They are served by a thread of their own, so that their latencies are not those of a load generator that is busy
-//! with the broadcast. The loop is open: latencies count from when a message should have left.
+//! with the broadcast. The loop is open: no message waits for the answer to another, and what leaves late is late because
+//! of this machine alone. So latencies count from when a message left; how late that was is told beside them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -78,7 +79,7 @@ struct Window {
 
 /// What bystanders found.
 pub(super) struct Found {
-    /// Messages that should have left while counting, and came back.
+    /// Messages that left while counting, and came back.
     answered: u64,
     latencies: Latencies,
     /// How much later than they should messages left.
@@ -91,7 +92,7 @@ struct Member {
     number: u32,
     /// Messages sent.
     sequence: u64,
-    /// When those that did not come back yet should have been sent.
+    /// When those left that did not come back yet.
     unanswered: VecDeque<u64>,
 }
 
@@ -271,10 +272,11 @@ impl Loop {
             let intended = self.schedule.next();
             let place = self.schedule.advance(self.members.len());
             self.with(place, |member, _, found, since| {
-                if intended >= since {
-                    found.lag.record(Duration::from_nanos(now - intended));
+                let left = self::now();
+                if left >= since {
+                    found.lag.record(Duration::from_nanos(left - intended));
                 }
-                member.speak(intended)
+                member.speak(left)
             });
         }
     }
@@ -332,10 +334,10 @@ impl Member {
         }
     }
 
-    fn speak(&mut self, intended: u64) -> Result<(), Fault> {
-        let payload = payload(self.number, self.sequence, intended);
+    fn speak(&mut self, left: u64) -> Result<(), Fault> {
+        let payload = payload(self.number, self.sequence, left);
         self.sequence += 1;
-        self.unanswered.push_back(intended);
+        self.unanswered.push_back(left);
         self.client.send(&payload[..]);
         self.client.flush()
     }
@@ -361,11 +363,11 @@ impl Member {
             let Event::Message(message) = event else {
                 return Ok(());
             };
-            let intended = expect(*number, *sequence, unanswered, message.payload())?;
+            let left = expect(*number, *sequence, unanswered, message.payload())?;
             unanswered.pop_front();
-            if intended >= since {
+            if left >= since {
                 found.answered += 1;
-                let latency = now().saturating_sub(intended);
+                let latency = now().saturating_sub(left);
                 found.latencies.record(Duration::from_nanos(latency));
             }
             Ok(())
@@ -373,32 +375,32 @@ impl Member {
     }
 }
 
-/// When the message should have been sent that this one answers: none but the first that was not answered.
+/// When the message left that this one answers: none but the first that was not answered.
 fn expect(
     number: u32,
     sequence: u64,
     unanswered: &VecDeque<u64>,
     message: &[u8],
 ) -> Result<u64, Fault> {
-    let Some(&intended) = unanswered.front() else {
+    let Some(&left) = unanswered.front() else {
         let what = "a message that it did not send".to_owned();
         return Err(Fault(Failure::Surplus, what));
     };
     let expected = sequence - unanswered.len() as u64;
-    if *message != payload(number, expected, intended) {
+    if *message != payload(number, expected, left) {
         let len = message.len();
         let what = format!("a message of {len} bytes that is not its message {expected}");
         return Err(Fault(Failure::Corrupt, what));
     }
-    Ok(intended)
+    Ok(left)
 }
 
-/// Whose message it is, the how-manieth, and when it should have been sent: no two are alike.
-fn payload(number: u32, sequence: u64, intended: u64) -> [u8; 20] {
+/// Whose message it is, the how-manieth, and when it left: no two are alike.
+fn payload(number: u32, sequence: u64, left: u64) -> [u8; 20] {
     let mut payload = [0; 20];
     payload[..4].copy_from_slice(&number.to_le_bytes());
     payload[4..12].copy_from_slice(&sequence.to_le_bytes());
-    payload[12..].copy_from_slice(&intended.to_le_bytes());
+    payload[12..].copy_from_slice(&left.to_le_bytes());
     payload
 }
 
@@ -423,8 +425,8 @@ mod tests {
     #[test]
     fn only_the_oldest_message_without_an_answer_is_answered() {
         let unanswered = VecDeque::from([500, 600]);
-        let heard = |sequence, intended| {
-            let message = payload(3, sequence, intended);
+        let heard = |sequence, left| {
+            let message = payload(3, sequence, left);
             expect(3, 9, &unanswered, &message).map_err(|Fault(failure, _)| failure)
         };
         assert_eq!(heard(7, 500), Ok(500));
