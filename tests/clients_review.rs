@@ -75,6 +75,23 @@ struct Slow {
     expire_at: u64,
 }
 
+impl Slow {
+    /// With what the test answers by; each connection has time until then.
+    fn until(expire_at: u64) -> (Self, Asked<Refreshed>, Asked<Returned>) {
+        let (refresh, refreshes) = mpsc::channel();
+        let (rpc, rpcs) = mpsc::channel();
+        let hooks = Self {
+            refresh,
+            rpc,
+            expire_at,
+        };
+        (hooks, refreshes, rpcs)
+    }
+}
+
+/// Questions that wait for an answer.
+type Asked<T> = mpsc::Receiver<Later<T>>;
+
 impl Hooks for Slow {
     fn connect(&mut self, _: &ConnectRequest<'_>, _: Ask<Connected>) -> Answer<Connected> {
         Answer::Now(Ok(Connected {
@@ -106,13 +123,7 @@ fn soon() -> u64 {
 
 #[test]
 fn command_does_not_undo_the_question_whether_a_client_may_stay() {
-    let (refresh, refreshes) = mpsc::channel();
-    let (rpc, _rpcs) = mpsc::channel();
-    let hooks = Slow {
-        refresh,
-        rpc,
-        expire_at: soon(),
-    };
+    let (hooks, refreshes, _rpcs) = Slow::until(soon());
     let server = serve_with(rules(&[]), hooks, |_| ());
     let mut peer = server.connect();
     let later = refreshes.recv_timeout(PATIENCE).unwrap();
@@ -126,13 +137,7 @@ fn command_does_not_undo_the_question_whether_a_client_may_stay() {
 
 #[test]
 fn client_with_a_command_that_waits_is_asked_about_as_well() {
-    let (refresh, refreshes) = mpsc::channel();
-    let (rpc, rpcs) = mpsc::channel();
-    let hooks = Slow {
-        refresh,
-        rpc,
-        expire_at: soon(),
-    };
+    let (hooks, refreshes, rpcs) = Slow::until(soon());
     let server = serve_with(rules(&[]), hooks, |_| ());
     let mut peer = server.connect();
     peer.say(r#"{"id":2,"rpc":{"method":"later"}}"#);
@@ -147,13 +152,7 @@ fn client_with_a_command_that_waits_is_asked_about_as_well() {
 
 #[test]
 fn time_that_never_ends_does_not_overflow() {
-    let (refresh, _refreshes) = mpsc::channel();
-    let (rpc, _rpcs) = mpsc::channel();
-    let hooks = Slow {
-        refresh,
-        rpc,
-        expire_at: u64::MAX,
-    };
+    let (hooks, _refreshes, _rpcs) = Slow::until(u64::MAX);
     let mut rules = rules(&[]);
     rules.client.ping_interval = Duration::from_secs(2);
     let server = serve_with(rules, hooks, |_| ());
@@ -332,13 +331,7 @@ fn json_of_a_hook_is_told_in_one_line() {
 
 #[test]
 fn largest_message_may_wait_for_a_hook() {
-    let (refresh, _refreshes) = mpsc::channel();
-    let (rpc, rpcs) = mpsc::channel();
-    let hooks = Slow {
-        refresh,
-        rpc,
-        expire_at: 0,
-    };
+    let (hooks, _refreshes, rpcs) = Slow::until(0);
     let mut rules = rules(&[]);
     rules.client.message_size_limit = 128 << 10;
     let server = serve_with(rules, hooks, |config| {

@@ -1493,8 +1493,8 @@ mod tests {
     #[test]
     fn order_of_publications_stays_short_in_whatever_way_they_go() {
         let mut histories = unlimited();
-        for now in 0..2000 {
-            histories.publish("t", RULES, &[0], (), now);
+        for millis in 0..2000 {
+            histories.publish("t", RULES, &[0], (), millis);
             histories.assert_consistent();
         }
         for n in 0..2000 {
@@ -1511,9 +1511,9 @@ mod tests {
     #[test]
     fn slots_of_streams_are_used_again() {
         let mut histories = unlimited();
-        for now in 0..1000 {
-            histories.publish(&now.to_string(), RULES, &[0], (), 1000 * now);
-            histories.expire(1000 * (now + 1));
+        for second in 0..1000 {
+            histories.publish(&second.to_string(), RULES, &[0], (), 1000 * second);
+            histories.expire(1000 * (second + 1));
         }
         assert_eq!(histories.streams.len(), 1);
     }
